@@ -1,0 +1,42 @@
+//! The heart of Tidings: events pushed to a room, to every connection of a user, to everyone.
+//!
+//! This crate holds the three traits a server is composed from ([`Transport`], [`Bus`],
+//! [`Authenticator`]), the types they speak ([`Topic`], [`Message`], [`Publication`],
+//! [`Delivery`]) and the pure machines ([`Router`], [`Interest`]).
+//!
+//! It refuses to listen on a port, to parse HTTP, and to know Redis, WebSocket or JWT: those are
+//! the small crates around it. Without the feature `runtime` it has no tokio and runs on wasm32.
+
+mod auth;
+mod bus;
+mod close;
+mod codec;
+mod id;
+mod interest;
+mod limits;
+mod message;
+mod outgoing;
+mod publication;
+mod router;
+mod topic;
+mod transport;
+
+pub use auth::{
+    Action, AllowAll, Anonymous, AuthError, Authenticator, Authorizer, Claims, ConnectRequest,
+    Denied, FirstOf, Identity, Token, redact_query,
+};
+pub use bus::{Bus, BusError, BusInterest, BusLink, History, HistoryPage, Presence};
+pub use close::CloseReason;
+pub use codec::{ClientMessage, CorrelationId, DecodeError, decode, encode_json};
+pub use id::{ClientId, NameError, NodeId, RoomId, TenantId, UserId};
+pub use interest::{Command, Interest};
+pub use limits::{Limits, LimitsError};
+pub use message::{Message, MessageError, MessageType, Payload};
+pub use outgoing::{ErrorCode, GapReason, Outgoing};
+pub use publication::{Delivery, Except, Position, Publication, Receipt, Retention};
+pub use router::{Change, ConnectionKey, Router};
+pub use topic::{Scope, Topic};
+pub use transport::{
+    Frame, FrameReader, FrameWriter, Framing, ReadError, Transport, TransportInfo, Verdict,
+    VerdictSender,
+};
