@@ -111,7 +111,7 @@ pub fn encode_json(message: &Outgoing, out: &mut Vec<u8>) {
 }
 
 /// Appends a payload as JSON: the bytes as they came, or binary ones as `{"base64": "…"}`.
-pub(crate) fn push_payload(out: &mut Vec<u8>, payload: &Payload) {
+pub fn push_payload(out: &mut Vec<u8>, payload: &Payload) {
     match payload {
         Payload::Json(json) => out.extend_from_slice(json),
         Payload::Binary(bytes) => {

@@ -21,13 +21,16 @@ mod router;
 mod topic;
 mod transport;
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 pub use auth::{
     Action, AllowAll, Anonymous, AuthError, Authenticator, Authorizer, Claims, ConnectRequest,
     Denied, FirstOf, Identity, Token, redact_query,
 };
 pub use bus::{Bus, BusError, BusInterest, BusLink, History, HistoryPage, Presence};
 pub use close::CloseReason;
-pub use codec::{ClientMessage, CorrelationId, DecodeError, decode, encode_json};
+pub use codec::{ClientMessage, CorrelationId, DecodeError, decode, encode_json, push_payload};
 pub use id::{ClientId, NameError, NodeId, RoomId, TenantId, UserId};
 pub use interest::{Command, Interest};
 pub use limits::{Limits, LimitsError};

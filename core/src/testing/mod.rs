@@ -1,0 +1,1 @@
+//! Laws and models: how a third `Bus`, `Transport` or `Authenticator` is proven like ours.
