@@ -18,6 +18,9 @@ mod message;
 mod outgoing;
 mod publication;
 mod router;
+#[cfg(feature = "runtime")]
+mod runtime;
+mod session;
 mod topic;
 mod transport;
 
@@ -38,8 +41,15 @@ pub use message::{Message, MessageError, MessageType, Payload};
 pub use outgoing::{ErrorCode, GapReason, Outgoing};
 pub use publication::{Delivery, Except, Position, Publication, Receipt, Retention};
 pub use router::{Change, ConnectionKey, Router};
+pub use session::{Effect, Input, JoinRequest, Now, Operation, Outcome, Session};
 pub use topic::{Scope, Topic};
 pub use transport::{
     Frame, FrameReader, FrameWriter, Framing, ReadError, Transport, TransportInfo, Verdict,
     VerdictSender,
+};
+
+#[cfg(feature = "runtime")]
+pub use runtime::{
+    AttachError, Attachment, ConnectOptions, Context, Handler, HandlerError, Hub, HubBuilder,
+    NoHandler, PublishError, Reply, RoomInfo, StartError, Stats, UserInfo,
 };

@@ -1,0 +1,496 @@
+//! A node's engine: what transports attach to and applications publish through.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::clock;
+use super::dispatcher::{BusAway, Dispatcher, Wish};
+use super::handler::{Handler, NoHandler};
+use super::link::Link;
+use super::outbox::Outbox;
+use super::serve::Attachment;
+use super::shard::{Shard, ShardHandle, Slot};
+use super::spawn::{client_id, spawn};
+use crate::{
+    Action, AuthError, Authenticator, Authorizer, Bus, BusError, CloseReason, ConnectRequest,
+    ConnectionKey, Denied, GapReason, Identity, Limits, Outgoing, Publication, Receipt, RoomId,
+    Scope, TenantId, Topic, TransportInfo, UserId,
+};
+
+/// One node. Cloning it gives another handle to the same node.
+#[derive(Clone)]
+pub struct Hub(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) limits: Limits,
+    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) wishes: mpsc::UnboundedSender<Wish>,
+    framings: Mutex<Vec<&'static str>>,
+    next_shard: AtomicUsize,
+    bus_up: Arc<AtomicBool>,
+    draining: AtomicBool,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("bus", &self.0.bus).finish_non_exhaustive()
+    }
+}
+
+/// Puts a hub together.
+#[derive(Debug)]
+pub struct HubBuilder {
+    bus: Arc<dyn Bus>,
+    authenticator: Arc<dyn Authenticator>,
+    authorizer: Arc<dyn Authorizer>,
+    handler: Arc<dyn Handler>,
+    limits: Limits,
+    shards: usize,
+}
+
+/// Why a hub could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The bus could not be reached. Check its address, then start again.
+    #[error("the bus could not be reached")]
+    Bus(#[source] BusError),
+}
+
+/// Why a connection was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The user has `connections_per_user` connections already: 4009 or 429.
+    #[error("too many connections of this user")]
+    TooMany,
+    /// The bus is away: 1013.
+    #[error("the bus is away")]
+    BusAway,
+    /// The node is going away: 1012.
+    #[error("the node is going away")]
+    Draining,
+}
+
+impl AttachError {
+    /// What the client is told.
+    pub fn close_reason(self) -> CloseReason {
+        match self {
+            Self::TooMany => CloseReason::TOO_MANY_CONNECTIONS,
+            Self::BusAway => CloseReason::TRY_AGAIN_LATER,
+            Self::Draining => CloseReason::RESTART,
+        }
+    }
+}
+
+/// Why a message was not published.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The type is the server's own. Choose another.
+    #[error("this type is the server's")]
+    Reserved,
+    /// The message is longer than `message_bytes`. Shorten it.
+    #[error("the message has {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The authorizer said no.
+    #[error("not allowed")]
+    Forbidden,
+    /// The bus did not take it.
+    #[error("the bus did not take the message")]
+    Bus(#[source] BusError),
+}
+
+/// What a client asked for when it connected.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    /// Rooms to join at once, as they were named.
+    pub rooms: Vec<String>,
+    /// Where the client stands.
+    pub cursor: Option<String>,
+    /// Whether it wants to know who else is in these rooms.
+    pub presence: bool,
+}
+
+/// What a node holds now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections by the name of their transport.
+    pub connections: BTreeMap<&'static str, usize>,
+    /// Users with a connection.
+    pub users: usize,
+    /// Rooms with a member.
+    pub rooms: usize,
+    /// Bytes that wait for clients.
+    pub queued_bytes: usize,
+}
+
+/// A room of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RoomInfo {
+    /// Whose room it is.
+    pub tenant: TenantId,
+    /// The room.
+    pub room: RoomId,
+    /// Connections in it.
+    pub connections: usize,
+    /// Users in it.
+    pub users: usize,
+}
+
+/// A user of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UserInfo {
+    /// Whose user it is.
+    pub tenant: TenantId,
+    /// The user.
+    pub user: UserId,
+    /// Its connections.
+    pub connections: usize,
+    /// The rooms that these are in.
+    pub rooms: usize,
+}
+
+impl HubBuilder {
+    /// The application's handler; without one every message of its own is `unknown_type`.
+    #[must_use]
+    pub fn handler(mut self, handler: Arc<dyn Handler>) -> Self {
+        self.handler = handler;
+        self
+    }
+
+    /// What the node grants.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How many shards there are; best one per worker thread, which is the default.
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = shards.max(1);
+        self
+    }
+
+    /// Connects to the bus and starts the node on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] when the bus cannot be reached.
+    pub async fn start(self) -> Result<Hub, StartError> {
+        let mut links = Vec::new();
+        for partition in 0..self.bus.partitions() {
+            let link = self.bus.connect(partition).await.map_err(StartError::Bus)?;
+            links.push(Link::new(self.bus.clone(), partition, link));
+        }
+        let (wishes, wished) = mpsc::unbounded_channel();
+        let shards: Vec<_> = (0..self.shards)
+            .map(|n| Shard::new(n, wishes.clone(), self.limits.heartbeat))
+            .collect();
+        let handles: Vec<_> = shards.iter().map(Shard::handle).collect();
+        let bus_up = Arc::new(AtomicBool::new(true));
+        let inbox_bytes = self.limits.inbox_bytes;
+        let (bus, up) = (self.bus.clone(), bus_up.clone());
+        spawn(Dispatcher::new(bus, links, handles.clone(), wished, up, inbox_bytes).run());
+        for shard in shards {
+            spawn(shard.run());
+        }
+        Ok(Hub(Arc::new(Inner {
+            bus: self.bus,
+            authenticator: self.authenticator,
+            authorizer: self.authorizer,
+            handler: self.handler,
+            limits: self.limits,
+            shards: handles,
+            wishes,
+            framings: Mutex::default(),
+            next_shard: AtomicUsize::new(0),
+            bus_up,
+            draining: AtomicBool::new(false),
+        })))
+    }
+}
+
+impl Hub {
+    /// A node on a bus. Who clients are and what they may do must be said: there is no open door by default.
+    pub fn builder(
+        bus: Arc<dyn Bus>,
+        authenticator: Arc<dyn Authenticator>,
+        authorizer: Arc<dyn Authorizer>,
+    ) -> HubBuilder {
+        let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (handler, limits) = (Arc::new(NoHandler), Limits::default());
+        HubBuilder { bus, authenticator, authorizer, handler, limits, shards }
+    }
+
+    /// What this node grants.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Who sent a request, within `handshake_deadline`.
+    ///
+    /// # Errors
+    /// [`AuthError`]; `Unavailable` when the authenticator did not answer in time.
+    pub async fn authenticate(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
+        match timeout(self.0.limits.handshake_deadline, self.0.authenticator.authenticate(request))
+            .await
+        {
+            Ok(answer) => answer,
+            Err(_) => Err(AuthError::Unavailable("no answer in time".to_owned())),
+        }
+    }
+
+    pub(crate) async fn authorize(&self, who: &Identity, action: Action<'_>) -> Result<(), Denied> {
+        let answer =
+            timeout(self.0.limits.handshake_deadline, self.0.authorizer.authorize(who, action))
+                .await;
+        answer.unwrap_or(Err(Denied::Unavailable))
+    }
+
+    /// Takes a connection in: from now on it is in its topics, and `connected` waits for it.
+    ///
+    /// # Errors
+    /// [`AttachError`]: nothing was attached.
+    pub async fn attach(
+        &self,
+        request: ConnectRequest,
+        identity: Identity,
+        options: ConnectOptions,
+        info: TransportInfo,
+    ) -> Result<Attachment, AttachError> {
+        if self.0.draining.load(Ordering::Acquire) {
+            return Err(AttachError::Draining);
+        }
+        let client = client_id();
+        let tenant = &identity.tenant;
+        let topics = [
+            Topic::user(tenant.clone(), identity.user.clone()),
+            Topic::client(tenant.clone(), client),
+            Topic::everyone(tenant.clone()),
+        ];
+        let number = self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.0.shards.len();
+        let shard = self.0.shards[number].clone();
+        let wished = self.want(number, topics.to_vec()).await;
+        let max = self.0.limits.connections_per_user;
+        let refused = match wished {
+            Err(BusAway) => Some(AttachError::BusAway),
+            Ok(before) if max > 0 && before >= max => Some(AttachError::TooMany),
+            Ok(_) => None,
+        };
+        if let Some(error) = refused {
+            for topic in topics {
+                self.give_up(number, topic);
+            }
+            return Err(error);
+        }
+        let heartbeat = self.0.limits.heartbeat.as_millis() as u64;
+        let mut first = vec![Outgoing::connected(client, &identity, heartbeat, false)];
+        if options.cursor.is_some() {
+            first.push(Outgoing::gap(None, GapReason::Cursor));
+        }
+        let outbox = Arc::new(Outbox::new(self.0.limits.outbox_bytes, clock::monotonic()));
+        let slot = Slot::new(
+            outbox.clone(),
+            client,
+            &identity,
+            &info,
+            self.framing_number(info.framing.id),
+        );
+        let key = shard.ask(move |members| members.attach(slot, &topics, &first)).await;
+        let key: ConnectionKey = key.ok_or(AttachError::Draining)?;
+        Ok(Attachment::new(
+            self.clone(),
+            number,
+            key,
+            client,
+            Arc::new(identity),
+            outbox,
+            request,
+            options,
+            info,
+        ))
+    }
+
+    /// Publishes a message.
+    ///
+    /// # Errors
+    /// [`PublishError`] says whether to mend the message or to try again.
+    pub async fn publish(&self, publication: Publication) -> Result<Receipt, PublishError> {
+        self.check(&publication)?;
+        let mut receipts = self.0.bus.publish(vec![publication]).await;
+        let missing = || Err(BusError::Unavailable("the bus gave no answer".to_owned()));
+        receipts.pop().unwrap_or_else(missing).map_err(PublishError::Bus)
+    }
+
+    fn check(&self, publication: &Publication) -> Result<(), PublishError> {
+        let (bytes, limit) = (publication.message.len(), self.0.limits.message_bytes);
+        match &publication.message.kind {
+            kind if kind.is_reserved() => Err(PublishError::Reserved),
+            _ if bytes > limit => Err(PublishError::TooLarge { bytes, limit }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends this node's connections of a user or a client; answers how many there were.
+    pub async fn disconnect(&self, topic: Topic, reason: CloseReason) -> usize {
+        let mut ended = 0;
+        for shard in &self.0.shards {
+            let (topic, reason) = (topic.clone(), reason.clone());
+            ended += shard.ask(move |members| members.end(&topic, &reason)).await.unwrap_or(0);
+        }
+        ended
+    }
+
+    /// Takes no further connections and ends all there are; returns when they are gone, or after twice `close_deadline`.
+    pub async fn shutdown(&self, reason: CloseReason) {
+        self.0.draining.store(true, Ordering::Release);
+        let deadline = clock::monotonic() + self.0.limits.close_deadline * 2;
+        loop {
+            let mut left = 0;
+            for shard in &self.0.shards {
+                let reason = reason.clone();
+                let ended = shard.ask(move |members| {
+                    members.router.iter().for_each(|(_, slot)| slot.outbox.end(reason.clone()));
+                    members.router.len()
+                });
+                left += ended.await.unwrap_or(0);
+            }
+            if left == 0 || clock::monotonic() > deadline {
+                return;
+            }
+            tokio::time::sleep(SHUTDOWN_POLL).await;
+        }
+    }
+
+    /// Whether this node can serve: the bus is there and it is not going away.
+    pub fn is_ready(&self) -> bool {
+        self.0.bus_up.load(Ordering::Acquire) && !self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether the bus is there.
+    pub fn is_bus_up(&self) -> bool {
+        self.0.bus_up.load(Ordering::Acquire)
+    }
+
+    /// What this node holds now.
+    pub async fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            users: self.users().await.len(),
+            rooms: self.rooms().await.len(),
+            ..Stats::default()
+        };
+        for shard in &self.0.shards {
+            let slots = shard.ask(|members| {
+                let slots =
+                    members.router.iter().map(|(_, s)| (s.transport(), s.outbox.queued_bytes()));
+                slots.collect::<Vec<_>>()
+            });
+            for (transport, bytes) in slots.await.unwrap_or_default() {
+                *stats.connections.entry(transport).or_default() += 1;
+                stats.queued_bytes += bytes;
+            }
+        }
+        stats
+    }
+
+    /// The rooms of this node, sorted by tenant and name.
+    pub async fn rooms(&self) -> Vec<RoomInfo> {
+        let mut rooms: BTreeMap<(TenantId, RoomId), (usize, HashSet<UserId>)> = BTreeMap::new();
+        for (topic, clients) in self.members().await {
+            if let Scope::Room(room) = topic.scope {
+                let entry = rooms.entry((topic.tenant, room)).or_default();
+                entry.0 += clients.len();
+                entry.1.extend(clients.into_iter().map(|(user, _)| user));
+            }
+        }
+        let info = |((tenant, room), (connections, users)): (_, (_, HashSet<_>))| RoomInfo {
+            tenant,
+            room,
+            connections,
+            users: users.len(),
+        };
+        rooms.into_iter().map(info).collect()
+    }
+
+    /// The users of this node, sorted by tenant and name.
+    pub async fn users(&self) -> Vec<UserInfo> {
+        let mut users: BTreeMap<(TenantId, UserId), (usize, HashSet<RoomId>)> = BTreeMap::new();
+        for (topic, clients) in self.members().await {
+            match topic.scope {
+                Scope::User(user) => {
+                    users.entry((topic.tenant, user)).or_default().0 += clients.len()
+                }
+                Scope::Room(room) => clients.into_iter().for_each(|(user, _)| {
+                    users.entry((topic.tenant.clone(), user)).or_default().1.insert(room.clone());
+                }),
+                Scope::Client(_) | Scope::Everyone => {}
+            }
+        }
+        let info = |((tenant, user), (connections, rooms)): (_, (_, HashSet<_>))| UserInfo {
+            tenant,
+            user,
+            connections,
+            rooms: rooms.len(),
+        };
+        users.into_iter().map(info).collect()
+    }
+
+    async fn members(&self) -> Vec<(Topic, Vec<(UserId, ())>)> {
+        let mut all = Vec::new();
+        for shard in &self.0.shards {
+            let topics = shard.ask(|members| {
+                let router = &members.router;
+                let users = |topic| {
+                    router
+                        .members(topic)
+                        .filter_map(|s| router.at(s))
+                        .map(|s| (s.user.clone(), ()))
+                        .collect()
+                };
+                router.topics().map(|topic| (topic.clone(), users(topic))).collect::<Vec<_>>()
+            });
+            all.extend(topics.await.unwrap_or_default());
+        }
+        all
+    }
+
+    /// Says that a connection of a shard will be in these topics, and waits until they are subscribed.
+    pub(crate) async fn want(&self, shard: usize, topics: Vec<Topic>) -> Result<usize, BusAway> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.0.wishes.send(Wish::Want { topics, shard, answer });
+        answered.await.unwrap_or(Err(BusAway))
+    }
+
+    pub(crate) fn give_up(&self, shard: usize, topic: Topic) {
+        let _ = self.0.wishes.send(Wish::Drop { topic, shard });
+    }
+
+    fn framing_number(&self, id: &'static str) -> usize {
+        let mut framings = self.0.framings.lock().unwrap_or_else(PoisonError::into_inner);
+        framings.iter().position(|known| *known == id).unwrap_or_else(|| {
+            framings.push(id);
+            framings.len() - 1
+        })
+    }
+}
+
+/// How often a shutdown looks whether all are gone.
+const SHUTDOWN_POLL: std::time::Duration = std::time::Duration::from_millis(20);

@@ -1,0 +1,205 @@
+//! One partition's link as core sees it: connected for ever again, its interest kept up, its events in one stream.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+use tokio::time::{Sleep, sleep};
+
+use super::clock;
+use super::spawn::jitter;
+use crate::{Bus, BusError, BusInterest, BusLink, Command, Delivery, Interest, Topic};
+
+/// What happened on a link.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    Up,
+    Lost,
+    Delivery(Box<Delivery>),
+    Subscribed(Vec<Topic>),
+    Refused(Vec<Topic>),
+}
+
+pub(crate) struct Link {
+    bus: Arc<dyn Bus>,
+    partition: u16,
+    interest: Interest,
+    state: State,
+    backoff: Duration,
+    /// Wakes the link when an unsubscribe comes due.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+enum State {
+    Connecting(BoxFuture<'static, Result<BusLink, BusError>>),
+    Waiting(Pin<Box<Sleep>>),
+    Up(Live),
+}
+
+/// A command's outcome, and the interest that it had.
+type Told = (Box<dyn BusInterest>, Result<(), BusError>);
+
+struct Live {
+    deliveries: BoxStream<'static, Result<Delivery, BusError>>,
+    /// Away while a command is under way: the command has it.
+    interest: Option<Box<dyn BusInterest>>,
+    command: Option<BoxFuture<'static, Told>>,
+    topics: Vec<Topic>,
+    subscribing: bool,
+    /// After a refused command: when to try again.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Link {
+    /// A link that is up.
+    pub(crate) fn new(bus: Arc<dyn Bus>, partition: u16, link: BusLink) -> Self {
+        let state = State::Up(Live::new(link));
+        Self {
+            bus,
+            partition,
+            interest: Interest::new(LINGER),
+            state,
+            backoff: FIRST_BACKOFF,
+            timer: None,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.state, State::Up(_))
+    }
+
+    pub(crate) fn is_subscribed(&self, topic: &Topic) -> bool {
+        self.is_up() && self.interest.is_subscribed(topic)
+    }
+
+    pub(crate) fn set(&mut self, topic: &Topic, wanted: bool) {
+        self.interest.set(clock::monotonic(), topic, wanted);
+    }
+
+    pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
+        loop {
+            match &mut self.state {
+                State::Waiting(sleep) => {
+                    std::task::ready!(sleep.as_mut().poll(cx));
+                    let (bus, partition) = (self.bus.clone(), self.partition);
+                    self.state =
+                        State::Connecting(Box::pin(async move { bus.connect(partition).await }));
+                }
+                State::Connecting(connect) => match std::task::ready!(connect.as_mut().poll(cx)) {
+                    Ok(link) => {
+                        self.state = State::Up(Live::new(link));
+                        self.backoff = FIRST_BACKOFF;
+                        return Poll::Ready(LinkEvent::Up);
+                    }
+                    Err(_) => self.wait(),
+                },
+                State::Up(live) => {
+                    if let Poll::Ready(event) = live.poll_command(cx, &mut self.interest) {
+                        return Poll::Ready(event);
+                    }
+                    match live.deliveries.as_mut().poll_next(cx) {
+                        Poll::Ready(Some(Ok(delivery))) => {
+                            return Poll::Ready(LinkEvent::Delivery(Box::new(delivery)));
+                        }
+                        Poll::Ready(_) => {
+                            self.interest.link_lost();
+                            self.wait();
+                            return Poll::Ready(LinkEvent::Lost);
+                        }
+                        Poll::Pending => {}
+                    }
+                    return self.poll_timer(cx);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until the next unsubscribe is due; then the loop finds the command.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
+        let Some(due) = self.interest.next_timeout() else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| {
+            Box::pin(sleep(due.saturating_sub(clock::monotonic()) + Duration::from_millis(1)))
+        });
+        if timer.as_mut().poll(cx).is_ready() {
+            self.timer = None;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn wait(&mut self) {
+        self.state = State::Waiting(Box::pin(sleep(jitter(self.backoff))));
+        self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
+    }
+}
+
+impl Live {
+    fn new(link: BusLink) -> Self {
+        let BusLink { interest, deliveries } = link;
+        Self {
+            deliveries,
+            interest: Some(interest),
+            command: None,
+            topics: Vec::new(),
+            subscribing: false,
+            pause: None,
+        }
+    }
+
+    fn poll_command(&mut self, cx: &mut Context<'_>, machine: &mut Interest) -> Poll<LinkEvent> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                std::task::ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            if let Some(command) = &mut self.command {
+                let (interest, result) = std::task::ready!(command.as_mut().poll(cx));
+                (self.interest, self.command) = (Some(interest), None);
+                let topics = std::mem::take(&mut self.topics);
+                let done = result.is_ok();
+                if done {
+                    machine.confirmed()
+                } else {
+                    machine.failed()
+                }
+                if !done {
+                    self.pause = Some(Box::pin(sleep(FIRST_BACKOFF)));
+                }
+                match (self.subscribing, done) {
+                    (true, true) => return Poll::Ready(LinkEvent::Subscribed(topics)),
+                    (true, false) => return Poll::Ready(LinkEvent::Refused(topics)),
+                    (false, _) => continue,
+                }
+            }
+            let Some(mut interest) = self.interest.take() else { return Poll::Pending };
+            let Some(command) = machine.poll(clock::monotonic(), MAX_BATCH) else {
+                self.interest = Some(interest);
+                return Poll::Pending;
+            };
+            self.subscribing = matches!(command, Command::Subscribe(_));
+            let (Command::Subscribe(topics) | Command::Unsubscribe(topics)) = command;
+            self.topics.clone_from(&topics);
+            let subscribing = self.subscribing;
+            self.command = Some(Box::pin(async move {
+                let result = if subscribing {
+                    interest.subscribe(&topics).await
+                } else {
+                    interest.unsubscribe(&topics).await
+                };
+                (interest, result)
+            }));
+        }
+    }
+}
+
+/// How long after its last wish a topic is given up.
+const LINGER: Duration = Duration::from_secs(1);
+/// Most topics of one command.
+const MAX_BATCH: usize = 512;
+/// The first wait for a new link, about; it doubles up to [`LONGEST_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);

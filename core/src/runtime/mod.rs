@@ -1,0 +1,18 @@
+//! The engine on tokio: the [`Hub`], its dispatcher, its shards, and the one loop of a connection.
+
+mod clock;
+mod dispatcher;
+mod handler;
+mod hub;
+mod link;
+mod outbox;
+mod serve;
+mod shard;
+mod spawn;
+
+pub use handler::{Context, Handler, HandlerError, NoHandler, Reply};
+pub use hub::{
+    AttachError, ConnectOptions, Hub, HubBuilder, PublishError, RoomInfo, StartError, Stats,
+    UserInfo,
+};
+pub use serve::Attachment;

@@ -1,0 +1,369 @@
+//! The one loop of a connection: frames in, effects out, one writer.
+
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+
+use super::clock;
+use super::handler::{Context, Reply};
+use super::hub::{ConnectOptions, Hub};
+use super::outbox::{Flushed, Outbox};
+use super::shard::{Joined, ShardHandle};
+use crate::session::{Effect, Input, JoinRequest, Operation, Outcome, Session};
+use crate::{
+    Action, ClientId, ClientMessage, CloseReason, ConnectRequest, ConnectionKey, CorrelationId,
+    Denied, ErrorCode, Frame, FrameReader, FrameWriter, GapReason, Identity, Outgoing, ReadError,
+    RoomId, Scope, Topic, Transport, TransportInfo, VerdictSender,
+};
+
+/// A connection that a hub has taken in. Dropping it is leaving: all rooms and topics are left.
+#[derive(Debug)]
+pub struct Attachment {
+    context: Context,
+    number: usize,
+    outbox: Arc<Outbox>,
+    request: ConnectRequest,
+    options: ConnectOptions,
+    info: TransportInfo,
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let key = self.context.key;
+        self.context.shard.run(move |members| members.detach(key));
+    }
+}
+
+/// How an operation changes the connection besides its outcome.
+enum Done {
+    Outcome(Outcome),
+    Renewed(Arc<Identity>, Outcome),
+    Close(CloseReason),
+}
+
+impl Attachment {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the hub")]
+    pub(crate) fn new(
+        hub: Hub,
+        number: usize,
+        key: ConnectionKey,
+        client: ClientId,
+        identity: Arc<Identity>,
+        outbox: Arc<Outbox>,
+        request: ConnectRequest,
+        options: ConnectOptions,
+        info: TransportInfo,
+    ) -> Self {
+        let shard: ShardHandle = hub.0.shards[number].clone();
+        let context = Context { hub, shard, key, client, identity };
+        Self { context, number, outbox, request, options, info }
+    }
+
+    /// Which connection this is.
+    pub fn client_id(&self) -> ClientId {
+        self.context.client
+    }
+
+    /// Serves the connection until it ends. To be run as a task of its own: a panic in a handler ends only that.
+    pub async fn serve<T: Transport>(mut self, transport: T) {
+        let (reader, mut writer) = transport.split();
+        let mut connection = Connection::begin(&mut self, reader);
+        let reason = connection.run(&mut writer).await;
+        let mut reader = connection.reader;
+        self.context.hub.0.handler.on_disconnect(&self.context).await;
+        if let Some(reason) = reason {
+            let deadline = self.context.hub.0.limits.close_deadline;
+            let _ = timeout(deadline, async {
+                writer.close(&reason).await;
+                while let Some(Ok(_)) = reader.next().await {}
+            })
+            .await;
+        }
+    }
+}
+
+struct Connection<'a, R> {
+    attachment: &'a mut Attachment,
+    reader: R,
+    session: Session,
+    operation: Option<BoxFuture<'static, Done>>,
+    verdict: Option<VerdictSender>,
+    effects: Vec<Effect>,
+}
+
+impl<'a, R: FrameReader> Connection<'a, R> {
+    fn begin(attachment: &'a mut Attachment, reader: R) -> Self {
+        let hub = &attachment.context.hub;
+        let session =
+            Session::new(clock::now(), &hub.0.limits, attachment.context.identity.expires_at);
+        let options = std::mem::take(&mut attachment.options);
+        let operation = caught(welcome(attachment.context.clone(), attachment.number, options));
+        Self {
+            attachment,
+            reader,
+            session,
+            operation: Some(operation),
+            verdict: None,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Answers why the connection ends; `None` when there is nobody left to be told.
+    async fn run<W: FrameWriter>(&mut self, writer: &mut W) -> Option<CloseReason> {
+        let outbox = self.attachment.outbox.clone();
+        let deadline = self.attachment.context.hub.0.limits.write_deadline;
+        self.schedule();
+        loop {
+            match outbox.flush(|frames| writer.try_write(frames)) {
+                Err(_) => return None,
+                Ok(Flushed::Ended(reason)) => return Some(reason),
+                Ok(Flushed::Blocked) => match timeout(deadline, write_front(&outbox, writer)).await
+                {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(_)) => return None,
+                    Err(_) => return None,
+                },
+                Ok(Flushed::Empty) => {}
+            }
+            let idle = self.operation.is_none();
+            tokio::select! {
+                biased;
+                () = poll_fn(|cx| outbox.poll_ready(cx)) => {
+                    if outbox.take_tick() {
+                        self.input(Input::Tick);
+                    }
+                }
+                done = async { self.operation.as_mut().expect("checked by the guard").await }, if !idle => {
+                    self.operation = None;
+                    self.done(done);
+                }
+                frame = self.reader.next(), if idle => match frame {
+                    None => return Some(CloseReason::NORMAL),
+                    Some(Ok(frame)) => self.frame(frame),
+                    Some(Err(error)) => self.read_error(&error)?,
+                },
+            }
+        }
+    }
+
+    fn read_error(&mut self, error: &ReadError) -> Option<()> {
+        CloseReason::of_read_error(error).map(|reason| self.attachment.outbox.end(reason))
+    }
+
+    fn frame(&mut self, frame: Frame) {
+        self.attachment.outbox.heard(clock::monotonic());
+        match frame {
+            Frame::Message(text) => self.input(Input::Message(text)),
+            Frame::Submitted(text, verdict) => {
+                self.verdict = Some(verdict);
+                self.input(Input::Submitted(text));
+            }
+            Frame::Respond(bytes) => self.attachment.outbox.push([bytes]),
+            Frame::Alive => {}
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Outcome(outcome) => self.input(Input::Finished(outcome)),
+            Done::Renewed(identity, outcome) => {
+                self.attachment.context.identity = identity;
+                self.input(Input::Finished(outcome));
+            }
+            Done::Close(reason) => self.attachment.outbox.end(reason),
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.session.handle(clock::now(), input, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send(message) => {
+                    let frame = (self.attachment.info.framing.encode)(&message);
+                    self.attachment.outbox.push([frame]);
+                }
+                Effect::Start(operation) => self.operation = Some(self.start(operation)),
+                Effect::Verdict(verdict) => {
+                    self.verdict.take().into_iter().for_each(|v| v.send(verdict))
+                }
+                Effect::Close(reason) => self.attachment.outbox.end(reason),
+            }
+        }
+        self.effects = effects;
+        self.schedule();
+    }
+
+    /// Leaves word with the shard's sweeper when the session wants its next tick.
+    fn schedule(&self) {
+        let now = clock::now();
+        let due = self.session.next_timeout(now).map(|left| now.monotonic + left);
+        self.attachment.outbox.set_due(due);
+    }
+
+    fn start(&self, operation: Operation) -> BoxFuture<'static, Done> {
+        let (context, number) = (self.attachment.context.clone(), self.attachment.number);
+        match operation {
+            Operation::Join(request) => {
+                caught(async move { Done::Outcome(join(&context, number, request).await) })
+            }
+            Operation::Leave { room, id } => caught(async move {
+                leave(&context, room, id, None).await;
+                Done::Outcome(Outcome::Answered)
+            }),
+            Operation::Renew { token, id } => {
+                caught(renew(context, self.attachment.request.clone().with_token(token), id))
+            }
+            Operation::Handle(message) => {
+                caught(async move { Done::Outcome(handle(&context, message).await) })
+            }
+        }
+    }
+}
+
+/// A panic ends the connection with 1011 and nothing else.
+fn caught(operation: impl Future<Output = Done> + Send + 'static) -> BoxFuture<'static, Done> {
+    AssertUnwindSafe(operation)
+        .catch_unwind()
+        .map(|done| done.unwrap_or(Done::Close(CloseReason::INTERNAL)))
+        .boxed()
+}
+
+/// Writes until the frame whose turn it is has left.
+async fn write_front<W: FrameWriter>(outbox: &Outbox, writer: &mut W) -> std::io::Result<()> {
+    loop {
+        let taken = writer.write(&outbox.front(MAX_WAITING)).await?;
+        if outbox.taken(taken) {
+            return Ok(());
+        }
+    }
+}
+
+/// What comes after `connected`: the handler, then the rooms that were named.
+async fn welcome(context: Context, number: usize, options: ConnectOptions) -> Done {
+    if let Err(reason) = context.hub.0.handler.on_connect(&context).await {
+        return Done::Close(reason);
+    }
+    for name in options.rooms {
+        let failed = match RoomId::new(&name) {
+            Err(_) => Some((
+                ErrorCode::InvalidMessage,
+                "a room's name has 1 to 255 bytes and no control characters",
+                None,
+            )),
+            Ok(room) => {
+                let (cursor, presence) = (options.cursor.clone(), options.presence);
+                match join(&context, number, JoinRequest { room, cursor, presence, id: None }).await
+                {
+                    Outcome::Failed { code, text, room, .. } => Some((code, text, room)),
+                    _ => None,
+                }
+            }
+        };
+        if let Some((code, text, room)) = failed {
+            say(&context, Outgoing::error(code, text, room.as_ref()));
+        }
+    }
+    Done::Outcome(Outcome::Answered)
+}
+
+async fn join(context: &Context, number: usize, request: JoinRequest) -> Outcome {
+    let JoinRequest { room, cursor, presence, id } = request;
+    let fail = |code, text, room: &RoomId, id| Outcome::Failed {
+        id,
+        code,
+        text,
+        room: Some(room.clone()),
+    };
+    match context.hub.authorize(&context.identity, Action::Join(&room)).await {
+        Ok(()) => {}
+        Err(Denied::Forbidden) => {
+            return fail(ErrorCode::Forbidden, "this room may not be joined", &room, id);
+        }
+        Err(Denied::Unavailable) => {
+            return fail(ErrorCode::Unavailable, "cannot be decided now, try again", &room, id);
+        }
+    }
+    let topic = context.room(room.clone());
+    if context.hub.want(number, vec![topic.clone()]).await.is_err() {
+        context.hub.give_up(number, topic);
+        return fail(ErrorCode::Unavailable, "the bus is away, try again", &room, id);
+    }
+    let members: Option<&[String]> = presence.then_some(&[]);
+    let mut answer = vec![Outgoing::room_joined(&room, false, members).answering(id.clone())];
+    if cursor.is_some() {
+        answer.push(Outgoing::gap(Some(&room), GapReason::Cursor));
+    }
+    let (key, max) = (context.key, context.hub.0.limits.rooms_per_connection);
+    match context.shard.ask(move |members| members.join_room(key, topic, max, &answer)).await {
+        Some(Joined::TooManyRooms) => {
+            fail(ErrorCode::TooManyRooms, "this connection is in too many rooms", &room, id)
+        }
+        Some(Joined::In) | None => Outcome::Answered,
+    }
+}
+
+async fn leave(context: &Context, room: RoomId, id: Option<CorrelationId>, reason: Option<&str>) {
+    let (key, topic) = (context.key, context.room(room.clone()));
+    let left = Outgoing::room_left(&room, reason).answering(id);
+    context.shard.ask(move |members| members.leave_room(key, topic, &left)).await;
+}
+
+async fn renew(context: Context, request: ConnectRequest, id: Option<CorrelationId>) -> Done {
+    let failed =
+        |code, text| Done::Outcome(Outcome::Failed { id: id.clone(), code, text, room: None });
+    let identity = match context.hub.authenticate(&request).await {
+        Ok(identity) => identity,
+        Err(crate::AuthError::Unavailable(_)) => {
+            return failed(ErrorCode::Unavailable, "the token cannot be checked now");
+        }
+        Err(_) => return failed(ErrorCode::Forbidden, "the token is no good; the old one goes on"),
+    };
+    if (&identity.tenant, &identity.user) != (&context.identity.tenant, &context.identity.user) {
+        return failed(ErrorCode::Forbidden, "the token is another user's; the old one goes on");
+    }
+    let key = context.key;
+    let rooms =
+        context.shard.ask(move |m| m.router.topics_of(key).cloned().collect::<Vec<Topic>>()).await;
+    for topic in rooms.unwrap_or_default() {
+        let Scope::Room(room) = topic.scope else { continue };
+        if context.hub.authorize(&identity, Action::Join(&room)).await == Err(Denied::Forbidden) {
+            leave(&context, room, None, Some("forbidden")).await;
+        }
+    }
+    let expires_at = identity.expires_at;
+    Done::Renewed(Arc::new(identity), Outcome::Renewed(id, expires_at))
+}
+
+async fn handle(context: &Context, message: ClientMessage) -> Outcome {
+    let id = message.id;
+    match context.hub.0.handler.on_message(context, &message.message).await {
+        Ok(Reply::None) if id.is_none() => Outcome::Answered,
+        Ok(Reply::None) => Outcome::Handled(id, None),
+        Ok(Reply::Message(reply)) => Outcome::Handled(id, Some(reply)),
+        Ok(Reply::Unknown) => Outcome::Failed {
+            id,
+            code: ErrorCode::UnknownType,
+            text: "no handler knows this type",
+            room: None,
+        },
+        Err(error) => {
+            let (code, text) = error.told();
+            Outcome::Failed { id, code, text, room: None }
+        }
+    }
+}
+
+fn say(context: &Context, message: Outgoing) {
+    let key = context.key;
+    context.shard.run(move |members| {
+        members.router.get(key).into_iter().for_each(|slot| slot.send([&message]))
+    });
+}
+
+/// Frames of one waiting write.
+const MAX_WAITING: usize = 16;
