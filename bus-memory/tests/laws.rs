@@ -1,0 +1,25 @@
+//! The in-process bus keeps every law of a bus.
+
+use std::sync::Arc;
+
+use tidings_bus_memory::MemoryBus;
+use tidings_core::Bus;
+use tidings_core::testing::bus_laws::BusFixture;
+
+struct Fixture(MemoryBus);
+
+impl BusFixture for Fixture {
+    async fn start() -> Self {
+        Self(MemoryBus::default())
+    }
+
+    fn bus(&self) -> Arc<dyn Bus> {
+        Arc::new(self.0.clone())
+    }
+
+    async fn break_links(&self) {
+        self.0.cut_links();
+    }
+}
+
+tidings_core::bus_laws!(Fixture);
