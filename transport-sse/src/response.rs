@@ -1,0 +1,32 @@
+//! The answers to `GET /events` that are streams.
+
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Response};
+use tidings_core::CloseReason;
+
+use crate::pipe::{Pipe, SseBody};
+
+/// `200` with the stream and the headers that keep proxies from holding it back.
+pub fn stream_response(body: SseBody) -> Response<SseBody> {
+    let mut response = Response::new(body);
+    insert_headers(response.headers_mut());
+    response
+}
+
+/// `200` with a stream that only says when to come back and why it ends.
+///
+/// Any other status would end an `EventSource` for good.
+pub fn closing_response(retry: Duration, reason: &CloseReason) -> Response<SseBody> {
+    let pipe = Pipe::default();
+    pipe.close(reason);
+    stream_response(SseBody::new(retry, pipe))
+}
+
+fn insert_headers(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx and its kin buffer an answer unless they are told not to.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+}
