@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::hub::{Hub, PublishError};
+use super::hub::Hub;
 use super::shard::ShardHandle;
+use super::types::PublishError;
 use crate::{
     Action, ClientId, CloseReason, ConnectionKey, Denied, ErrorCode, Identity, Message, Outgoing,
     Publication, Receipt, RoomId, Topic,

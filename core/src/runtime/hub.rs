@@ -16,6 +16,9 @@ use super::outbox::Outbox;
 use super::serve::Attachment;
 use super::shard::{Shard, ShardHandle, Slot};
 use super::spawn::{client_id, spawn};
+use super::types::{
+    AttachError, ConnectOptions, PublishError, RoomInfo, StartError, Stats, UserInfo,
+};
 use crate::{
     Action, AuthError, Authenticator, Authorizer, Bus, BusError, CloseReason, ConnectRequest,
     ConnectionKey, Denied, GapReason, Identity, Limits, Outgoing, Publication, Receipt, RoomId,
@@ -55,117 +58,6 @@ pub struct HubBuilder {
     handler: Arc<dyn Handler>,
     limits: Limits,
     shards: usize,
-}
-
-/// Why a hub could not be started.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The bus could not be reached. Check its address, then start again.
-    #[error("the bus could not be reached")]
-    Bus(#[source] BusError),
-}
-
-/// Why a connection was not taken in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AttachError {
-    /// The user has `connections_per_user` connections already: 4009 or 429.
-    #[error("too many connections of this user")]
-    TooMany,
-    /// The bus is away: 1013.
-    #[error("the bus is away")]
-    BusAway,
-    /// The node is going away: 1012.
-    #[error("the node is going away")]
-    Draining,
-}
-
-impl AttachError {
-    /// What the client is told.
-    pub fn close_reason(self) -> CloseReason {
-        match self {
-            Self::TooMany => CloseReason::TOO_MANY_CONNECTIONS,
-            Self::BusAway => CloseReason::TRY_AGAIN_LATER,
-            Self::Draining => CloseReason::RESTART,
-        }
-    }
-}
-
-/// Why a message was not published.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The type is the server's own. Choose another.
-    #[error("this type is the server's")]
-    Reserved,
-    /// The message is longer than `message_bytes`. Shorten it.
-    #[error("the message has {bytes} bytes, the limit is {limit}")]
-    TooLarge {
-        /// Its length.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The authorizer said no.
-    #[error("not allowed")]
-    Forbidden,
-    /// The bus did not take it.
-    #[error("the bus did not take the message")]
-    Bus(#[source] BusError),
-}
-
-/// What a client asked for when it connected.
-#[derive(Debug, Clone, Default)]
-pub struct ConnectOptions {
-    /// Rooms to join at once, as they were named.
-    pub rooms: Vec<String>,
-    /// Where the client stands.
-    pub cursor: Option<String>,
-    /// Whether it wants to know who else is in these rooms.
-    pub presence: bool,
-}
-
-/// What a node holds now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Connections by the name of their transport.
-    pub connections: BTreeMap<&'static str, usize>,
-    /// Users with a connection.
-    pub users: usize,
-    /// Rooms with a member.
-    pub rooms: usize,
-    /// Bytes that wait for clients.
-    pub queued_bytes: usize,
-}
-
-/// A room of this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RoomInfo {
-    /// Whose room it is.
-    pub tenant: TenantId,
-    /// The room.
-    pub room: RoomId,
-    /// Connections in it.
-    pub connections: usize,
-    /// Users in it.
-    pub users: usize,
-}
-
-/// A user of this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UserInfo {
-    /// Whose user it is.
-    pub tenant: TenantId,
-    /// The user.
-    pub user: UserId,
-    /// Its connections.
-    pub connections: usize,
-    /// The rooms that these are in.
-    pub rooms: usize,
 }
 
 impl HubBuilder {
@@ -383,6 +275,11 @@ impl Hub {
     /// Whether this node can serve: the bus is there and it is not going away.
     pub fn is_ready(&self) -> bool {
         self.0.bus_up.load(Ordering::Acquire) && !self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether this node is going away.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
     }
 
     /// Whether the bus is there.

@@ -9,10 +9,9 @@ mod outbox;
 mod serve;
 mod shard;
 mod spawn;
+mod types;
 
 pub use handler::{Context, Handler, HandlerError, NoHandler, Reply};
-pub use hub::{
-    AttachError, ConnectOptions, Hub, HubBuilder, PublishError, RoomInfo, StartError, Stats,
-    UserInfo,
-};
+pub use hub::{Hub, HubBuilder};
 pub use serve::Attachment;
+pub use types::{AttachError, ConnectOptions, PublishError, RoomInfo, StartError, Stats, UserInfo};

@@ -10,9 +10,10 @@ use tokio::time::timeout;
 
 use super::clock;
 use super::handler::{Context, Reply};
-use super::hub::{ConnectOptions, Hub};
+use super::hub::Hub;
 use super::outbox::{Flushed, Outbox};
 use super::shard::{Joined, ShardHandle};
+use super::types::ConnectOptions;
 use crate::session::{Effect, Input, JoinRequest, Operation, Outcome, Session};
 use crate::{
     Action, ClientId, ClientMessage, CloseReason, ConnectRequest, ConnectionKey, CorrelationId,

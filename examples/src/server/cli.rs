@@ -1,0 +1,65 @@
+//! The flags of the reference server; each also from `TIDINGS_…` in the environment.
+
+use clap::Parser;
+use tidings_core::Limits;
+
+/// Pushes events to rooms and users over WebSocket and Server-Sent Events.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "tidings-server", version)]
+pub(crate) struct Cli {
+    /// Where clients connect.
+    #[arg(long, env = "TIDINGS_LISTEN", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// What joins nodes; only `memory` yet.
+    #[arg(long, env = "TIDINGS_BUS", default_value = "memory")]
+    pub(crate) bus: String,
+    /// The secret of HS256, HS384 and HS512 tokens; without it the server is in demo mode.
+    #[arg(long, env = "TIDINGS_JWT_HS256_SECRET", hide_env_values = true)]
+    pub(crate) jwt_hs256_secret: Option<String>,
+    /// Who must have issued tokens.
+    #[arg(long, env = "TIDINGS_JWT_ISSUER")]
+    pub(crate) jwt_issuer: Option<String>,
+    /// For whom tokens must be.
+    #[arg(long, env = "TIDINGS_JWT_AUDIENCE")]
+    pub(crate) jwt_audience: Option<String>,
+    /// The key of `POST /publish`.
+    #[arg(long, env = "TIDINGS_PUBLISH_KEY", hide_env_values = true)]
+    pub(crate) publish_key: Option<String>,
+    /// An origin that may connect besides the server's own; may be repeated.
+    #[arg(long, env = "TIDINGS_ALLOW_ORIGIN", value_delimiter = ',')]
+    pub(crate) allow_origin: Vec<String>,
+    /// The cookie that may hold the token.
+    #[arg(long, env = "TIDINGS_COOKIE", default_value = "wsToken")]
+    pub(crate) cookie: String,
+    /// Worker threads; as many as there are processors when not given.
+    #[arg(long, env = "TIDINGS_WORKERS")]
+    pub(crate) workers: Option<usize>,
+    /// The name of this node; random when not given.
+    #[arg(long, env = "TIDINGS_NODE_ID")]
+    pub(crate) node_id: Option<String>,
+    /// Where administrators connect.
+    #[arg(long, env = "TIDINGS_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
+    pub(crate) admin_listen: std::net::SocketAddr,
+    /// Seconds between two heartbeats.
+    #[arg(long, env = "TIDINGS_HEARTBEAT_SECONDS", default_value = "30")]
+    pub(crate) heartbeat_seconds: String,
+    /// A field of `Limits`, as NAME=VALUE; may be repeated.
+    #[arg(long, env = "TIDINGS_LIMIT", value_delimiter = ',')]
+    pub(crate) limit: Vec<String>,
+    /// A token without a `rooms` claim may join every room.
+    #[arg(long, env = "TIDINGS_OPEN_ROOMS")]
+    pub(crate) open_rooms: bool,
+}
+
+impl Cli {
+    /// The limits that the flags say.
+    pub(crate) fn limits(&self) -> Result<Limits, String> {
+        let mut limits = Limits::default();
+        limits.set("heartbeat", &self.heartbeat_seconds).map_err(|e| e.to_string())?;
+        for limit in &self.limit {
+            let (name, value) = limit.split_once('=').ok_or_else(|| format!("--limit takes NAME=VALUE, not `{limit}`"))?;
+            limits.set(name, value).map_err(|e| e.to_string())?;
+        }
+        Ok(limits)
+    }
+}

@@ -1,0 +1,96 @@
+//! The reference server: composed as a user of the crates would compose one.
+//!
+//! Run with: cargo run --release
+#![expect(clippy::disallowed_methods, reason = "a program may spawn and read the clock where it likes")]
+
+mod admin;
+mod app;
+mod cli;
+mod listen;
+mod publish;
+mod routes;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tidings_auth_jwt::{JwtAuthenticator, JwtConfig, RoomPatterns};
+use tidings_bus_memory::MemoryBus;
+use tidings_core::{CloseReason, Hub};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use app::{App, Mailboxes, RoomMessages};
+use cli::Cli;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let workers = cli.workers.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+    let runtime = runtime.worker_threads(workers.unwrap_or(1).max(1)).enable_all().build();
+    let outcome = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(cli)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidings-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    if cli.bus != "memory" {
+        return Err(format!("--bus takes `memory`, not `{}`; Redis is not built yet", cli.bus).into());
+    }
+    let limits = cli.limits()?;
+    let demo_secret = cli.jwt_hs256_secret.is_none().then(random_key);
+    if demo_secret.is_some() && !cli.listen.ip().is_loopback() {
+        return Err("without a key the server is in demo mode, which is on loopback only: give --jwt-hs256-secret".into());
+    }
+    let mut jwt = JwtConfig::default();
+    (jwt.issuer, jwt.audience) = (cli.jwt_issuer.clone(), cli.jwt_audience.clone());
+    jwt.leeway = limits.token_leeway;
+    let secret = cli.jwt_hs256_secret.clone().or_else(|| demo_secret.clone()).unwrap_or_default();
+    let authenticator = JwtAuthenticator::hs(&secret, jwt)?;
+    let authorizer = RoomPatterns { open: cli.open_rooms };
+    let hub = Hub::builder(Arc::new(MemoryBus::default()), Arc::new(authenticator), Arc::new(authorizer))
+        .handler(Arc::new(RoomMessages))
+        .limits(limits.clone())
+        .shards(tokio::runtime::Handle::current().metrics().num_workers())
+        .start()
+        .await?;
+
+    let print_key = cli.publish_key.is_none();
+    let app = Arc::new(App {
+        hub: hub.clone(),
+        node_id: cli.node_id.clone().unwrap_or_else(random_key),
+        publish_key: cli.publish_key.clone().unwrap_or_else(random_key),
+        demo_secret,
+        mailboxes: Mailboxes::default(),
+        started: tokio::time::Instant::now(),
+        cli,
+    });
+    let listener = TcpListener::bind(app.cli.listen).await.map_err(|e| format!("cannot listen on {}: {e}", app.cli.listen))?;
+    let admin = TcpListener::bind(app.cli.admin_listen).await.map_err(|e| format!("cannot listen on {}: {e}", app.cli.admin_listen))?;
+    println!("page:        http://{}/", listener.local_addr()?);
+    println!("admin:       http://{}/stats", admin.local_addr()?);
+    if print_key {
+        println!("publish key: {}", app.publish_key);
+    }
+    tokio::spawn(listen::serve(listener, routes::router(app.clone()), limits.handshake_deadline));
+    tokio::spawn(listen::serve(admin, admin::router(app), limits.handshake_deadline));
+
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    hub.shutdown(CloseReason::RESTART).await;
+    Ok(())
+}
+
+/// 128 random bits in hexadecimal.
+fn random_key() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}

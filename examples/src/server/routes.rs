@@ -1,0 +1,197 @@
+//! Where clients connect: `/ws`, `/events` and its POST, and the page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderMap, Method, StatusCode, header};
+use serde::Deserialize;
+use tidings_core::{
+    AttachError, AuthError, ClientId, CloseReason, ConnectOptions, ConnectRequest, FrameWriter,
+    Identity, Transport, TransportInfo, Verdict,
+};
+use tidings_transport_sse::{ENVELOPE, FRAMING, SseTransport, closing_response, stream_response};
+use tidings_transport_ws::{WsConfig, accept, origin_allowed, upgraded};
+
+use crate::app::{App, Mailbox, Posted};
+
+type Shared = State<Arc<App>>;
+
+/// All that clients and publishers see.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(|| async { Html(include_str!("../../page/index.html")) }))
+        .route("/style.css", get(|| async { ([(header::CONTENT_TYPE, "text/css")], include_str!("../../page/style.css")) }))
+        .route("/app.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("../../page/app.js")) }))
+        .route("/ws", get(websocket))
+        .route("/events", get(events).options(preflight))
+        .route("/events/{client}", post(submit).options(preflight))
+        .route("/publish", post(crate::publish::publish))
+        .route("/demo/token", get(demo_token))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(app)
+}
+
+async fn websocket(State(app): Shared, mut request: Request) -> Response {
+    if app.hub.is_draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")]).into_response();
+    }
+    let mut config = WsConfig::default();
+    config.allowed_origins.clone_from(&app.cli.allow_origin);
+    let connect = ConnectRequest::read(&request, &app.cli.cookie);
+    let (response, upgrade) = match accept(&mut request, &config) {
+        Ok(accepted) => accepted,
+        Err(refusal) => return refusal.map(Body::from),
+    };
+    let message_bytes = app.hub.limits().message_bytes;
+    tokio::spawn(async move {
+        let Ok(transport) = upgraded(upgrade, message_bytes).await else { return };
+        // A browser cannot read the status of a refused upgrade, so a refusal is a close code.
+        let attached = match app.hub.authenticate(&connect).await {
+            Ok(identity) => {
+                let options = options(&connect, None);
+                app.hub.attach(connect, identity, options, transport.info()).await.map_err(AttachError::close_reason)
+            }
+            Err(AuthError::Missing) => Err(CloseReason::UNAUTHORIZED),
+            Err(AuthError::Unavailable(_)) => Err(CloseReason::TRY_AGAIN_LATER),
+            Err(_) => Err(CloseReason::INVALID_TOKEN),
+        };
+        match attached {
+            // A task of its own, since this one is as large as a handshake needs.
+            Ok(attachment) => drop(tokio::spawn(attachment.serve(transport))),
+            Err(reason) => {
+                let (_reader, mut writer) = transport.split();
+                let _ = tokio::time::timeout(app.hub.limits().close_deadline, writer.close(&reason)).await;
+            }
+        }
+    });
+    response.map(|()| Body::empty())
+}
+
+async fn events(State(app): Shared, request: Request) -> Response {
+    let Some(cors) = cors(&app, &request) else { return StatusCode::FORBIDDEN.into_response() };
+    let retry = spread_retry();
+    if app.hub.is_draining() {
+        return (cors, closing_response(retry, &CloseReason::RESTART)).into_response();
+    }
+    let connect = ConnectRequest::read(&request, &app.cli.cookie);
+    let identity = match app.hub.authenticate(&connect).await {
+        Ok(identity) => identity,
+        Err(AuthError::Unavailable(_)) => {
+            return (cors, closing_response(retry, &CloseReason::TRY_AGAIN_LATER)).into_response();
+        }
+        Err(error) => return (StatusCode::UNAUTHORIZED, cors, told(&error)).into_response(),
+    };
+    let envelope = connect.query("envelope").any(|v| v == "1");
+    let framing = if envelope { ENVELOPE } else { FRAMING };
+    let info = TransportInfo { name: "sse", binary: false, answers_heartbeats: false, framing };
+    let last_event = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
+    let options = options(&connect, last_event.map(str::to_owned));
+    match app.hub.attach(connect, identity.clone(), options, info).await {
+        Ok(attachment) => {
+            let mailbox = Mailbox::open(&app, attachment.client_id(), identity);
+            let (transport, body) = SseTransport::new(envelope, retry, mailbox);
+            tokio::spawn(attachment.serve(transport));
+            (cors, stream_response(body)).into_response()
+        }
+        Err(AttachError::TooMany) => {
+            (StatusCode::TOO_MANY_REQUESTS, cors, "too many connections of this user\n").into_response()
+        }
+        Err(error) => (cors, closing_response(retry, &error.close_reason())).into_response(),
+    }
+}
+
+async fn submit(State(app): Shared, Path(client): Path<String>, request: Request) -> Response {
+    let Some(cors) = cors(&app, &request) else { return StatusCode::FORBIDDEN.into_response() };
+    let connect = ConnectRequest::read(&request, &app.cli.cookie);
+    let who = match app.hub.authenticate(&connect).await {
+        Ok(who) => who,
+        Err(AuthError::Unavailable(_)) => return (StatusCode::SERVICE_UNAVAILABLE, cors).into_response(),
+        Err(error) => return (StatusCode::UNAUTHORIZED, cors, told(&error)).into_response(),
+    };
+    let Ok(body) = to_bytes(request.into_body(), app.hub.limits().message_bytes).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, cors).into_response();
+    };
+    (post_to(&app, &client, &who, body).await, cors).into_response()
+}
+
+async fn post_to(app: &App, client: &str, who: &Identity, body: bytes::Bytes) -> StatusCode {
+    let Ok(client) = client.parse::<ClientId>() else { return StatusCode::NOT_FOUND };
+    match app.mailboxes.post(client, who, body).await {
+        Posted::Verdict(Verdict::Accepted) => StatusCode::ACCEPTED,
+        Posted::Verdict(Verdict::RateLimited) => StatusCode::TOO_MANY_REQUESTS,
+        Posted::Verdict(_) => StatusCode::BAD_REQUEST,
+        Posted::NotYours => StatusCode::FORBIDDEN,
+        Posted::NotFound => StatusCode::NOT_FOUND,
+    }
+}
+
+async fn preflight(State(app): Shared, request: Request) -> Response {
+    let Some(cors) = cors(&app, &request) else { return StatusCode::FORBIDDEN.into_response() };
+    let allow = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, last-event-id"),
+    ];
+    (StatusCode::NO_CONTENT, cors, allow).into_response()
+}
+
+async fn ready(State(app): Shared) -> Response {
+    if app.hub.is_ready() { "ok\n".into_response() } else { StatusCode::SERVICE_UNAVAILABLE.into_response() }
+}
+
+#[derive(Deserialize)]
+struct TokenFor {
+    user: String,
+}
+
+/// A token for the page; only in demo mode, which is on loopback only.
+async fn demo_token(State(app): Shared, Query(TokenFor { user }): Query<TokenFor>) -> Response {
+    let Some(secret) = &app.demo_secret else { return StatusCode::NOT_FOUND.into_response() };
+    let expires_at = unix_now() + DEMO_TOKEN_SECONDS;
+    let claims = serde_json::json!({"sub": user, "exp": expires_at, "rooms": ["*"]}).to_string();
+    let token = tidings_auth_jwt::sign_hs256(secret.as_bytes(), &claims);
+    axum::Json(serde_json::json!({ "token": token })).into_response()
+}
+
+fn options(connect: &ConnectRequest, last_event: Option<String>) -> ConnectOptions {
+    ConnectOptions {
+        rooms: connect.query("room").map(std::borrow::Cow::into_owned).collect(),
+        cursor: last_event.or_else(|| connect.query("cursor").next().map(std::borrow::Cow::into_owned)),
+        presence: connect.query("presence").any(|v| v == "1"),
+    }
+}
+
+/// What an allowed origin is answered; `None` for one that is not allowed.
+fn cors(app: &App, request: &http::Request<Body>) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return Some(headers) };
+    if !origin_allowed(request.headers(), &app.cli.allow_origin) {
+        return None;
+    }
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, http::HeaderValue::from_static("true"));
+    headers.insert(header::VARY, http::HeaderValue::from_static("Origin"));
+    debug_assert!([Method::GET, Method::POST, Method::OPTIONS].contains(request.method()));
+    Some(headers)
+}
+
+fn told(error: &AuthError) -> &'static str {
+    if matches!(error, AuthError::Missing) { "Unauthorized\n" } else { "Invalid token\n" }
+}
+
+fn unix_now() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
+
+/// Between 2 and 4 seconds, so that clients of a node that died do not come back in step.
+fn spread_retry() -> Duration {
+    let random = getrandom::u32().unwrap_or_default();
+    Duration::from_millis(2000 + u64::from(random % 2000))
+}
+
+const DEMO_TOKEN_SECONDS: u64 = 12 * 3600;
