@@ -43,9 +43,14 @@ where
 
     /// The same connection with bytes of the peer that were read before it was handed over.
     #[must_use]
-    pub fn with_read_ahead(mut self, bytes: &Bytes) -> Self {
+    pub fn with_read_ahead(mut self, bytes: &[u8]) -> Self {
         self.reader.feed(bytes);
         self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn halves(&self) -> (&R, &W) {
+        (&self.reader.io, &self.writer.io)
     }
 }
 

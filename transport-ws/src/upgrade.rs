@@ -212,3 +212,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Flushing<T> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;
