@@ -1,0 +1,147 @@
+//! The opening handshake (RFC 6455, section 4.2).
+
+use http::header::{
+    ALLOW, CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::WsConfig;
+
+/// The subprotocol: JSON in text frames. A client that offers none gets it unnamed.
+pub const SUBPROTOCOL: &str = "tidings.v1.json";
+
+/// Answers the opening handshake: 101 and what [`upgraded`](crate::upgraded) waits for, or a refusal.
+///
+/// A request without `Origin` passes, for it comes from no browser. One with it passes when the
+/// origin has the request's own host or is among [`WsConfig::allowed_origins`]; else a page of
+/// anyone could connect with the user's cookies.
+///
+/// # Errors
+/// The refusal to send: 403 for the origin, 405 and 505 for method and version of HTTP, 426 where
+/// no WebSocket or another version of it is asked for, 400 for the rest.
+#[expect(clippy::result_large_err, reason = "a refusal is sent as it is, and once per connection")]
+pub fn accept<B>(
+    request: &mut Request<B>,
+    config: &WsConfig,
+) -> Result<(Response<()>, OnUpgrade), Response<String>> {
+    check(request, config).map_err(Refusal::into_response)?;
+    let key = key(request.headers()).map_err(Refusal::into_response)?;
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    let accept = HeaderValue::try_from(derive_accept_key(key)).map_err(|_| BAD_KEY.into_response());
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept?);
+    if tokens(request.headers(), &SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == SUBPROTOCOL) {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    Ok((response, hyper::upgrade::on(request)))
+}
+
+fn check<B>(request: &Request<B>, config: &WsConfig) -> Result<(), Refusal> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket begins with GET");
+        return Err(refusal.with(&[(ALLOW, "GET")]));
+    }
+    if request.version() != Version::HTTP_11 {
+        let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+        return Err(Refusal::new(status, "a WebSocket begins with HTTP/1.1"));
+    }
+    let names = |header, token| tokens(headers, header).any(|t| t.eq_ignore_ascii_case(token));
+    if !names(&UPGRADE, "websocket") || !names(&CONNECTION, "upgrade") {
+        let refusal = Refusal::new(StatusCode::UPGRADE_REQUIRED, "this is for WebSockets");
+        return Err(refusal.with(ASK_FOR_UPGRADE));
+    }
+    if only(headers, &SEC_WEBSOCKET_VERSION) != Some(b"13") {
+        let refusal = Refusal::new(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
+        return Err(refusal.with(ASK_FOR_UPGRADE));
+    }
+    if headers.contains_key(ORIGIN) && !origin_passes(request, config) {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin may not connect"));
+    }
+    Ok(())
+}
+
+/// The client's key: the base64 of 16 bytes.
+fn key(headers: &HeaderMap) -> Result<&[u8], Refusal> {
+    let key = only(headers, &SEC_WEBSOCKET_KEY).ok_or(BAD_KEY)?;
+    // 22 characters of six bits are four bits more than 16 bytes, which are zero; then two of padding.
+    let [digits @ .., last, b'=', b'='] = key else { return Err(BAD_KEY) };
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let whole = digits.len() == 21 && digits.iter().all(is_digit);
+    if whole && matches!(last, b'A' | b'Q' | b'g' | b'w') { Ok(key) } else { Err(BAD_KEY) }
+}
+
+fn origin_passes<B>(request: &Request<B>, config: &WsConfig) -> bool {
+    let origin = only(request.headers(), &ORIGIN).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let Some(origin) = origin else { return false };
+    if config.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
+        return true;
+    }
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let host = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => only(request.headers(), &HOST).and_then(|host| std::str::from_utf8(host).ok()),
+    };
+    let bare = |host: &str| host.strip_suffix(default_port).unwrap_or(host).to_ascii_lowercase();
+    host.is_some_and(|host| !host.is_empty() && bare(host) == bare(authority))
+}
+
+/// The value of a header that is there exactly once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.as_bytes())
+}
+
+/// The members of a comma-separated header, over all of its lines.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Why there is no WebSocket.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    text: &'static str,
+    headers: &'static [(HeaderName, &'static str)],
+}
+
+impl Refusal {
+    const fn new(status: StatusCode, text: &'static str) -> Self {
+        Self { status, text, headers: &[] }
+    }
+
+    const fn with(mut self, headers: &'static [(HeaderName, &'static str)]) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    fn into_response(self) -> Response<String> {
+        let mut response = Response::new(self.text.to_owned());
+        *response.status_mut() = self.status;
+        for (name, value) in self.headers {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+const BAD_KEY: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, "`Sec-WebSocket-Key` is not the base64 of 16 bytes");
+const ASK_FOR_UPGRADE: &[(HeaderName, &str)] =
+    &[(CONNECTION, "upgrade"), (UPGRADE, "websocket"), (SEC_WEBSOCKET_VERSION, "13")];
+
+#[cfg(test)]
+mod tests;
