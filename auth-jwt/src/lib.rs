@@ -1,1 +1,27 @@
-//! See the crate's description.
+//! JSON Web Tokens for Tidings: [`JwtAuthenticator`] tells who a client is, [`RoomPatterns`] which
+//! rooms its token opens.
+//!
+//! The key decides which algorithms it verifies, never the token. Keys are a shared secret, a PEM,
+//! a JWKS document, or a [`Jwks`] that reads a [`KeySource`] again when keys rotate.
+
+mod authenticator;
+mod claims;
+mod clock;
+mod jwk;
+mod jwks;
+mod key;
+mod pem;
+mod rooms;
+mod sign;
+mod source;
+mod spawn;
+
+#[cfg(test)]
+mod tests;
+
+pub use authenticator::{JwtAuthenticator, JwtConfig};
+pub use jwks::{Jwks, JwksConfig};
+pub use key::KeyError;
+pub use rooms::RoomPatterns;
+pub use sign::sign_hs256;
+pub use source::{FileSource, KeySource, SourceError};

@@ -1,0 +1,154 @@
+//! Keys that rotate: read from a source, kept, and read again when a token names an unknown one.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::Algorithm;
+use tidings_core::AuthError;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::jwk::read_set;
+use crate::key::KeySet;
+use crate::source::KeySource;
+use crate::spawn::spawn;
+
+/// When keys are read again. Start from `JwksConfig::default()`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JwksConfig {
+    /// Least time between two reads, so that strangers cannot make the server flood the source; default 30 s.
+    pub cooldown: Duration,
+    /// Age at which keys are read again, so that a withdrawn key ends; default 10 min.
+    pub refresh_after: Duration,
+    /// Longest time that one read may take; default 5 s.
+    pub fetch_timeout: Duration,
+}
+
+impl Default for JwksConfig {
+    fn default() -> Self {
+        let (cooldown, refresh_after) = (Duration::from_secs(30), Duration::from_secs(600));
+        Self { cooldown, refresh_after, fetch_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// The keys of a [`KeySource`], kept between reads. Clones share them.
+///
+/// They are read when first needed, when a token names a key that is not among them, and when they
+/// are old; all who wait share one read. While reads fail the last good keys stay in use. A token
+/// whose key is unknown because of a failed read is refused as [`AuthError::Unavailable`].
+#[derive(Clone)]
+pub struct Jwks(Arc<Inner>);
+
+struct Inner {
+    source: Arc<dyn KeySource>,
+    config: JwksConfig,
+    state: RwLock<State>,
+    /// Held during a read; whoever waits for it finds the result in `state`.
+    reading: Arc<Mutex<()>>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    keys: Option<Arc<KeySet>>,
+    /// When `keys` were read.
+    read_at: Option<Instant>,
+    /// When a read was last begun.
+    tried_at: Option<Instant>,
+    /// Why the last read failed, if it did.
+    failure: Option<String>,
+}
+
+impl Jwks {
+    /// Keeps the keys of this source; nothing is read yet.
+    pub fn new(source: impl KeySource, config: JwksConfig) -> Self {
+        let (state, reading) = (RwLock::default(), Arc::default());
+        Self(Arc::new(Inner { source: Arc::new(source), config, state, reading }))
+    }
+
+    /// A set that has a key for such a token, or the reason why there is none.
+    pub(crate) async fn keys_for(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+        now: Instant,
+    ) -> Result<Arc<KeySet>, AuthError> {
+        let inner = &self.0;
+        let enough = |state: &State| {
+            state
+                .is_fresh(now, inner.config.refresh_after)
+                .filter(|keys| keys.find(id, algorithm).is_some())
+        };
+        if let Some(keys) = enough(&inner.state()) {
+            return Ok(keys);
+        }
+        let guard = inner.reading.clone().lock_owned().await;
+        let state = inner.state();
+        if let Some(keys) = enough(&state) {
+            return Ok(keys);
+        }
+        // Who waited here carries a time before the read that has just ended: that counts as no time.
+        let rested = |tried| now.saturating_duration_since(tried) >= inner.config.cooldown;
+        if state.tried_at.is_none_or(rested) {
+            // A task of its own, so that a client that goes away cannot undo the read for the others.
+            let _ = spawn(read(inner.clone(), now, guard)).await;
+        }
+        inner.answer(id, algorithm)
+    }
+}
+
+impl State {
+    fn is_fresh(&self, now: Instant, limit: Duration) -> Option<Arc<KeySet>> {
+        let age = now.saturating_duration_since(self.read_at?);
+        self.keys.clone().filter(|_| age < limit)
+    }
+}
+
+impl Inner {
+    fn state(&self) -> State {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn answer(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Arc<KeySet>, AuthError> {
+        let state = self.state();
+        match (state.keys, state.failure) {
+            (Some(keys), failure) if keys.find(id, algorithm).is_some() || failure.is_none() => {
+                Ok(keys)
+            }
+            (_, failure) => Err(AuthError::Unavailable(failure.unwrap_or_default())),
+        }
+    }
+}
+
+/// Reads the source once; the guard ends with it.
+async fn read(inner: Arc<Inner>, now: Instant, _guard: OwnedMutexGuard<()>) {
+    // Should the source panic, this is what stays behind.
+    inner.change(|state| {
+        state.tried_at = Some(now);
+        state.failure = Some("the key source broke off".into());
+    });
+    let fetched = tokio::time::timeout(inner.config.fetch_timeout, inner.source.fetch()).await;
+    let keys = match fetched {
+        Ok(Ok(document)) => read_set(&document).map_err(|e| e.to_string()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the key source takes too long".into()),
+    };
+    inner.change(|state| match keys {
+        Ok(keys) => {
+            (state.keys, state.read_at) = (Some(Arc::new(keys)), Some(now));
+            state.failure = None;
+        }
+        Err(why) => state.failure = Some(why),
+    });
+}
+
+impl fmt::Debug for Jwks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { source, config, .. } = &*self.0;
+        f.debug_struct("Jwks").field("source", source).field("config", config).finish()
+    }
+}
