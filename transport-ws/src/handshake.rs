@@ -77,7 +77,9 @@ fn key(headers: &HeaderMap) -> Result<&[u8], Refusal> {
     if whole && matches!(last, b'A' | b'Q' | b'g' | b'w') { Ok(key) } else { Err(BAD_KEY) }
 }
 
-fn origin_passes<B>(request: &Request<B>, config: &WsConfig) -> bool {
+/// Whether the `Origin` of a request is its own host or among [`WsConfig::allowed_origins`] (RFC 6454).
+/// A request without one is of no browser; it is for the caller to let it pass.
+pub fn origin_passes<B>(request: &Request<B>, config: &WsConfig) -> bool {
     let origin = only(request.headers(), &ORIGIN).and_then(|bytes| std::str::from_utf8(bytes).ok());
     let Some(origin) = origin else { return false };
     if config.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {

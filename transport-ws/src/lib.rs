@@ -18,5 +18,5 @@ pub use codec::Decoder;
 pub use config::WsConfig;
 pub use connection::{WsReader, WsTransport, WsWriter};
 pub use framing::{FRAMING, close_frame};
-pub use handshake::{SUBPROTOCOL, accept};
+pub use handshake::{SUBPROTOCOL, accept, origin_passes};
 pub use upgrade::{ReadSide, WriteSide, tune, upgraded};

@@ -52,7 +52,9 @@ struct Page {
 impl Page {
     /// The rows of this page, sorted by tenant and name, and the key of its last when more follow.
     fn cut(&self, rows: Vec<(TenantId, String, Value)>) -> (Vec<Value>, Option<String>) {
-        let key = |tenant: &TenantId, name: &str| format!("{}\u{0}{name}", tenant.name().unwrap_or_default());
+        let key = |tenant: &TenantId, name: &str| {
+            format!("{}\u{0}{name}", tenant.name().unwrap_or_default())
+        };
         let wanted = |(tenant, name, _): &(TenantId, String, Value)| {
             self.tenant.as_deref().is_none_or(|t| tenant.name().unwrap_or_default() == t)
                 && self.after.as_deref().is_none_or(|after| key(tenant, name).as_str() > after)
@@ -106,7 +108,9 @@ struct Disconnect {
 
 async fn disconnect(State(app): Shared, Json(wanted): Json<Disconnect>) -> Response {
     let tenant = wanted.tenant.map(TenantId::new).transpose();
-    let (Ok(tenant), user, client) = (tenant, wanted.user.map(UserId::new), wanted.client.map(|c| c.parse())) else {
+    let (Ok(tenant), user, client) =
+        (tenant, wanted.user.map(UserId::new), wanted.client.map(|c| c.parse()))
+    else {
         return (StatusCode::BAD_REQUEST, "`tenant` is no name\n").into_response();
     };
     let tenant = tenant.unwrap_or_default();

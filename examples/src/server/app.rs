@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidings_core::{
-    ClientId, CloseReason, Context, Frame, FrameReader, Handler, HandlerError, Hub, Identity, Message,
-    Publication, ReadError, Reply, RoomId, Verdict, VerdictSender,
+    ClientId, CloseReason, Context, Frame, FrameReader, Handler, HandlerError, Hub, Identity,
+    Message, Publication, ReadError, Reply, RoomId, Verdict, VerdictSender,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,7 +38,11 @@ impl Handler for RoomMessages {
         Ok(())
     }
 
-    async fn on_message(&self, context: &Context, message: &Message) -> Result<Reply, HandlerError> {
+    async fn on_message(
+        &self,
+        context: &Context,
+        message: &Message,
+    ) -> Result<Reply, HandlerError> {
         #[derive(Deserialize)]
         struct Said<'a> {
             #[serde(rename = "roomId")]
@@ -50,14 +54,16 @@ impl Handler for RoomMessages {
             return Ok(Reply::Unknown);
         }
         let payload = message.payload.as_ref().ok_or(HandlerError::Invalid)?;
-        let said: Said<'_> = serde_json::from_slice(payload.bytes()).map_err(|_| HandlerError::Invalid)?;
+        let said: Said<'_> =
+            serde_json::from_slice(payload.bytes()).map_err(|_| HandlerError::Invalid)?;
         let room = RoomId::new(&said.room_id).map_err(|_| HandlerError::Invalid)?;
         if !context.is_in(&room).await {
             return Err(HandlerError::Forbidden);
         }
         let text = |text: &str| serde_json::to_string(text).map_err(|_| HandlerError::Internal);
         let (room_id, user_id) = (text(room.as_str())?, text(context.identity().user.as_str())?);
-        let json = format!(r#"{{"roomId":{room_id},"userId":{user_id},"data":{}}}"#, said.data.get());
+        let json =
+            format!(r#"{{"roomId":{room_id},"userId":{user_id},"data":{}}}"#, said.data.get());
         let message = Message::json("room:message", json).map_err(|_| HandlerError::Invalid)?;
         context.publish(Publication::new(context.room(room), message)).await?;
         Ok(Reply::None)
@@ -81,7 +87,11 @@ pub(crate) struct Mailbox {
 impl Mailbox {
     pub(crate) fn open(app: &Arc<App>, client: ClientId, who: Identity) -> Self {
         let (sender, frames) = mpsc::channel(MAILBOX_MESSAGES);
-        app.mailboxes.0.lock().unwrap_or_else(PoisonError::into_inner).insert(client, (who, sender));
+        app.mailboxes
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(client, (who, sender));
         Self { app: app.clone(), client, frames }
     }
 }

@@ -57,7 +57,9 @@ impl Cli {
         let mut limits = Limits::default();
         limits.set("heartbeat", &self.heartbeat_seconds).map_err(|e| e.to_string())?;
         for limit in &self.limit {
-            let (name, value) = limit.split_once('=').ok_or_else(|| format!("--limit takes NAME=VALUE, not `{limit}`"))?;
+            let (name, value) = limit
+                .split_once('=')
+                .ok_or_else(|| format!("--limit takes NAME=VALUE, not `{limit}`"))?;
             limits.set(name, value).map_err(|e| e.to_string())?;
         }
         Ok(limits)

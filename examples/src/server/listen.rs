@@ -17,7 +17,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, deadline: std::
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEAD_BYTES);
+            http.timer(TokioTimer::new())
+                .header_read_timeout(deadline)
+                .max_buf_size(MAX_HEAD_BYTES);
             let _ = http.serve_connection(TokioIo::new(socket), service).with_upgrades().await;
         });
     }

@@ -1,7 +1,10 @@
 //! The reference server: composed as a user of the crates would compose one.
 //!
 //! Run with: cargo run --release
-#![expect(clippy::disallowed_methods, reason = "a program may spawn and read the clock where it likes")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program may spawn and read the clock where it likes"
+)]
 
 mod admin;
 mod app;
@@ -42,7 +45,9 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     if cli.bus != "memory" {
-        return Err(format!("--bus takes `memory`, not `{}`; Redis is not built yet", cli.bus).into());
+        return Err(
+            format!("--bus takes `memory`, not `{}`; Redis is not built yet", cli.bus).into()
+        );
     }
     let limits = cli.limits()?;
     let demo_secret = cli.jwt_hs256_secret.is_none().then(random_key);
@@ -55,12 +60,13 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let secret = cli.jwt_hs256_secret.clone().or_else(|| demo_secret.clone()).unwrap_or_default();
     let authenticator = JwtAuthenticator::hs(&secret, jwt)?;
     let authorizer = RoomPatterns { open: cli.open_rooms };
-    let hub = Hub::builder(Arc::new(MemoryBus::default()), Arc::new(authenticator), Arc::new(authorizer))
-        .handler(Arc::new(RoomMessages))
-        .limits(limits.clone())
-        .shards(tokio::runtime::Handle::current().metrics().num_workers())
-        .start()
-        .await?;
+    let hub =
+        Hub::builder(Arc::new(MemoryBus::default()), Arc::new(authenticator), Arc::new(authorizer))
+            .handler(Arc::new(RoomMessages))
+            .limits(limits.clone())
+            .shards(tokio::runtime::Handle::current().metrics().num_workers())
+            .start()
+            .await?;
 
     let print_key = cli.publish_key.is_none();
     let app = Arc::new(App {
@@ -72,8 +78,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         started: tokio::time::Instant::now(),
         cli,
     });
-    let listener = TcpListener::bind(app.cli.listen).await.map_err(|e| format!("cannot listen on {}: {e}", app.cli.listen))?;
-    let admin = TcpListener::bind(app.cli.admin_listen).await.map_err(|e| format!("cannot listen on {}: {e}", app.cli.admin_listen))?;
+    let listener = TcpListener::bind(app.cli.listen)
+        .await
+        .map_err(|e| format!("cannot listen on {}: {e}", app.cli.listen))?;
+    let admin = TcpListener::bind(app.cli.admin_listen)
+        .await
+        .map_err(|e| format!("cannot listen on {}: {e}", app.cli.admin_listen))?;
     println!("page:        http://{}/", listener.local_addr()?);
     println!("admin:       http://{}/stats", admin.local_addr()?);
     if print_key {

@@ -11,14 +11,20 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tidings_core::{
-    Except, Message, MessageType, Payload, Publication, PublishError, RoomId, TenantId, Topic, UserId,
+    Except, Message, MessageType, Payload, Publication, PublishError, RoomId, TenantId, Topic,
+    UserId,
 };
 
 use crate::app::App;
 
 /// Publishes one object or an array of them; answers an array, in order.
-pub(crate) async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    let presented = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
+pub(crate) async fn publish(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let presented =
+        headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
     if !presented.is_some_and(|key| same_secret(key.as_bytes(), app.publish_key.as_bytes())) {
         return (StatusCode::UNAUTHORIZED, "the publish key is missing or wrong\n").into_response();
     }
@@ -80,7 +86,8 @@ struct To {
 
 fn read(one: &RawValue, body: &Bytes) -> Result<Publication, String> {
     let wanted: Wanted<'_> = serde_json::from_str(one.get()).map_err(|e| e.to_string())?;
-    let tenant = wanted.tenant.map(TenantId::new).transpose().map_err(|e| format!("tenant: {e}"))?;
+    let tenant =
+        wanted.tenant.map(TenantId::new).transpose().map_err(|e| format!("tenant: {e}"))?;
     let topic = topic(wanted.to, tenant.unwrap_or_default())?;
     let kind = MessageType::new(&wanted.kind).map_err(|e| format!("type: {e}"))?;
     let payload = wanted.payload.map(|raw| Payload::json(body.slice_ref(raw.get().as_bytes())));
@@ -93,16 +100,19 @@ fn read(one: &RawValue, body: &Bytes) -> Result<Publication, String> {
 
 fn topic(to: To, tenant: TenantId) -> Result<Topic, String> {
     match to {
-        To { room: Some(room), user: None, client: None, everyone: None } => {
-            RoomId::new(room).map(|room| Topic::room(tenant, room)).map_err(|e| format!("to.room: {e}"))
+        To { room: Some(room), user: None, client: None, everyone: None } => RoomId::new(room)
+            .map(|room| Topic::room(tenant, room))
+            .map_err(|e| format!("to.room: {e}")),
+        To { room: None, user: Some(user), client: None, everyone: None } => UserId::new(user)
+            .map(|user| Topic::user(tenant, user))
+            .map_err(|e| format!("to.user: {e}")),
+        To { room: None, user: None, client: Some(client), everyone: None } => client
+            .parse()
+            .map(|client| Topic::client(tenant, client))
+            .map_err(|e| format!("to.client: {e}")),
+        To { room: None, user: None, client: None, everyone: Some(true) } => {
+            Ok(Topic::everyone(tenant))
         }
-        To { room: None, user: Some(user), client: None, everyone: None } => {
-            UserId::new(user).map(|user| Topic::user(tenant, user)).map_err(|e| format!("to.user: {e}"))
-        }
-        To { room: None, user: None, client: Some(client), everyone: None } => {
-            client.parse().map(|client| Topic::client(tenant, client)).map_err(|e| format!("to.client: {e}"))
-        }
-        To { room: None, user: None, client: None, everyone: Some(true) } => Ok(Topic::everyone(tenant)),
         _ => Err("`to` takes one of `room`, `user`, `client` and `everyone: true`".to_owned()),
     }
 }
@@ -133,7 +143,8 @@ fn failed(code: &str, message: &str) -> Value {
 }
 
 fn not_json() -> Response {
-    (StatusCode::BAD_REQUEST, "the body must be a JSON object or an array of them\n").into_response()
+    (StatusCode::BAD_REQUEST, "the body must be a JSON object or an array of them\n")
+        .into_response()
 }
 
 /// Compares in a time that does not tell where two secrets of one length differ.

@@ -15,7 +15,7 @@ use tidings_core::{
     Identity, Transport, TransportInfo, Verdict,
 };
 use tidings_transport_sse::{ENVELOPE, FRAMING, SseTransport, closing_response, stream_response};
-use tidings_transport_ws::{WsConfig, accept, origin_allowed, upgraded};
+use tidings_transport_ws::{WsConfig, accept, origin_passes, upgraded};
 
 use crate::app::{App, Mailbox, Posted};
 
@@ -25,8 +25,18 @@ type Shared = State<Arc<App>>;
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(|| async { Html(include_str!("../../page/index.html")) }))
-        .route("/style.css", get(|| async { ([(header::CONTENT_TYPE, "text/css")], include_str!("../../page/style.css")) }))
-        .route("/app.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], include_str!("../../page/app.js")) }))
+        .route(
+            "/style.css",
+            get(|| async {
+                ([(header::CONTENT_TYPE, "text/css")], include_str!("../../page/style.css"))
+            }),
+        )
+        .route(
+            "/app.js",
+            get(|| async {
+                ([(header::CONTENT_TYPE, "text/javascript")], include_str!("../../page/app.js"))
+            }),
+        )
         .route("/ws", get(websocket))
         .route("/events", get(events).options(preflight))
         .route("/events/{client}", post(submit).options(preflight))
@@ -41,8 +51,7 @@ async fn websocket(State(app): Shared, mut request: Request) -> Response {
     if app.hub.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")]).into_response();
     }
-    let mut config = WsConfig::default();
-    config.allowed_origins.clone_from(&app.cli.allow_origin);
+    let config = ws_config(&app);
     let connect = ConnectRequest::read(&request, &app.cli.cookie);
     let (response, upgrade) = match accept(&mut request, &config) {
         Ok(accepted) => accepted,
@@ -55,7 +64,10 @@ async fn websocket(State(app): Shared, mut request: Request) -> Response {
         let attached = match app.hub.authenticate(&connect).await {
             Ok(identity) => {
                 let options = options(&connect, None);
-                app.hub.attach(connect, identity, options, transport.info()).await.map_err(AttachError::close_reason)
+                app.hub
+                    .attach(connect, identity, options, transport.info())
+                    .await
+                    .map_err(AttachError::close_reason)
             }
             Err(AuthError::Missing) => Err(CloseReason::UNAUTHORIZED),
             Err(AuthError::Unavailable(_)) => Err(CloseReason::TRY_AGAIN_LATER),
@@ -66,7 +78,9 @@ async fn websocket(State(app): Shared, mut request: Request) -> Response {
             Ok(attachment) => drop(tokio::spawn(attachment.serve(transport))),
             Err(reason) => {
                 let (_reader, mut writer) = transport.split();
-                let _ = tokio::time::timeout(app.hub.limits().close_deadline, writer.close(&reason)).await;
+                let _ =
+                    tokio::time::timeout(app.hub.limits().close_deadline, writer.close(&reason))
+                        .await;
             }
         }
     });
@@ -100,7 +114,8 @@ async fn events(State(app): Shared, request: Request) -> Response {
             (cors, stream_response(body)).into_response()
         }
         Err(AttachError::TooMany) => {
-            (StatusCode::TOO_MANY_REQUESTS, cors, "too many connections of this user\n").into_response()
+            (StatusCode::TOO_MANY_REQUESTS, cors, "too many connections of this user\n")
+                .into_response()
         }
         Err(error) => (cors, closing_response(retry, &error.close_reason())).into_response(),
     }
@@ -111,7 +126,9 @@ async fn submit(State(app): Shared, Path(client): Path<String>, request: Request
     let connect = ConnectRequest::read(&request, &app.cli.cookie);
     let who = match app.hub.authenticate(&connect).await {
         Ok(who) => who,
-        Err(AuthError::Unavailable(_)) => return (StatusCode::SERVICE_UNAVAILABLE, cors).into_response(),
+        Err(AuthError::Unavailable(_)) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, cors).into_response();
+        }
         Err(error) => return (StatusCode::UNAUTHORIZED, cors, told(&error)).into_response(),
     };
     let Ok(body) = to_bytes(request.into_body(), app.hub.limits().message_bytes).await else {
@@ -141,7 +158,11 @@ async fn preflight(State(app): Shared, request: Request) -> Response {
 }
 
 async fn ready(State(app): Shared) -> Response {
-    if app.hub.is_ready() { "ok\n".into_response() } else { StatusCode::SERVICE_UNAVAILABLE.into_response() }
+    if app.hub.is_ready() {
+        "ok\n".into_response()
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE.into_response()
+    }
 }
 
 #[derive(Deserialize)]
@@ -161,7 +182,8 @@ async fn demo_token(State(app): Shared, Query(TokenFor { user }): Query<TokenFor
 fn options(connect: &ConnectRequest, last_event: Option<String>) -> ConnectOptions {
     ConnectOptions {
         rooms: connect.query("room").map(std::borrow::Cow::into_owned).collect(),
-        cursor: last_event.or_else(|| connect.query("cursor").next().map(std::borrow::Cow::into_owned)),
+        cursor: last_event
+            .or_else(|| connect.query("cursor").next().map(std::borrow::Cow::into_owned)),
         presence: connect.query("presence").any(|v| v == "1"),
     }
 }
@@ -170,14 +192,21 @@ fn options(connect: &ConnectRequest, last_event: Option<String>) -> ConnectOptio
 fn cors(app: &App, request: &http::Request<Body>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     let Some(origin) = request.headers().get(header::ORIGIN) else { return Some(headers) };
-    if !origin_allowed(request.headers(), &app.cli.allow_origin) {
+    if !origin_passes(request, &ws_config(app)) {
         return None;
     }
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, http::HeaderValue::from_static("true"));
+    headers
+        .insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, http::HeaderValue::from_static("true"));
     headers.insert(header::VARY, http::HeaderValue::from_static("Origin"));
     debug_assert!([Method::GET, Method::POST, Method::OPTIONS].contains(request.method()));
     Some(headers)
+}
+
+fn ws_config(app: &App) -> WsConfig {
+    let mut config = WsConfig::default();
+    config.allowed_origins.clone_from(&app.cli.allow_origin);
+    config
 }
 
 fn told(error: &AuthError) -> &'static str {
