@@ -28,9 +28,18 @@ pub struct Interest {
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
     wanted: bool,
-    subscribed: bool,
+    held: Held,
     /// When the last wish ended; an unsubscribe waits for `linger` after it.
     unwanted_since: Duration,
+}
+
+/// Whether the link delivers a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Held {
+    #[default]
+    No,
+    Maybe,
+    Yes,
 }
 
 /// What the driver is to ask of the link.
@@ -70,7 +79,7 @@ impl Interest {
 
     /// Whether what is published in the topic now arrives.
     pub fn is_subscribed(&self, topic: &Topic) -> bool {
-        self.topics.get(topic).is_some_and(|state| state.subscribed)
+        self.topics.get(topic).is_some_and(|state| state.held == Held::Yes)
     }
 
     /// The topics that the node wants now.
@@ -91,6 +100,8 @@ impl Interest {
         } else {
             Command::Subscribe(subscribe)
         };
+        let (Command::Subscribe(topics) | Command::Unsubscribe(topics)) = &command;
+        self.mark(topics, Held::Maybe);
         self.in_flight = Some(command.clone());
         Some(command)
     }
@@ -103,9 +114,9 @@ impl Interest {
     /// The command under way succeeded.
     pub fn confirmed(&mut self) {
         match self.in_flight.take() {
-            Some(Command::Subscribe(topics)) => self.mark(&topics, true),
+            Some(Command::Subscribe(topics)) => self.mark(&topics, Held::Yes),
             Some(Command::Unsubscribe(topics)) => {
-                self.mark(&topics, false);
+                self.mark(&topics, Held::No);
                 for topic in topics {
                     self.settle(topic);
                 }
@@ -115,7 +126,7 @@ impl Interest {
     }
 
     /// The command under way failed and the link lives: the wishes stand and will be polled again.
-    /// After a failed unsubscribe the topics count as subscribed, since they may still be delivered.
+    /// Its topics may be delivered or not: who wants them subscribes again, who does not unsubscribes.
     pub fn failed(&mut self) {
         match self.in_flight.take() {
             Some(Command::Subscribe(topics)) => self.dirty.extend(topics),
@@ -137,7 +148,7 @@ impl Interest {
         self.lingering.clear();
         self.topics.retain(|_, state| state.wanted);
         for (topic, state) in &mut self.topics {
-            state.subscribed = false;
+            state.held = Held::No;
             self.dirty.push_back(topic.clone());
         }
     }
@@ -146,7 +157,7 @@ impl Interest {
         let mut batch = Vec::new();
         while batch.len() < max {
             let Some(topic) = self.dirty.pop_front() else { break };
-            let needed = self.topics.get(&topic).is_some_and(|s| s.wanted && !s.subscribed);
+            let needed = self.topics.get(&topic).is_some_and(|s| s.wanted && s.held != Held::Yes);
             // A batch is bounded, so this stays cheap; a topic is dirty twice only after a change of mind.
             if needed && !batch.contains(&topic) {
                 batch.push(topic);
@@ -161,8 +172,9 @@ impl Interest {
         let mut batch = Vec::new();
         while batch.len() < max && self.lingering.front().is_some_and(|(due, _)| *due <= now) {
             let Some((_, topic)) = self.lingering.pop_front() else { break };
-            let due =
-                |s: &State| !s.wanted && s.subscribed && s.unwanted_since + self.linger <= now;
+            let due = |s: &State| {
+                !s.wanted && s.held != Held::No && s.unwanted_since + self.linger <= now
+            };
             if self.topics.get(&topic).is_some_and(due) && !batch.contains(&topic) {
                 batch.push(topic);
             } else {
@@ -172,10 +184,10 @@ impl Interest {
         batch
     }
 
-    fn mark(&mut self, topics: &[Topic], subscribed: bool) {
+    fn mark(&mut self, topics: &[Topic], held: Held) {
         for topic in topics {
             if let Some(state) = self.topics.get_mut(topic) {
-                state.subscribed = subscribed;
+                state.held = held;
             }
         }
     }
@@ -183,10 +195,10 @@ impl Interest {
     /// Looks at a topic whose command ended or was not needed: forgets it, or puts it back in line.
     fn settle(&mut self, topic: Topic) {
         match self.topics.get(&topic) {
-            Some(state) if !state.wanted && !state.subscribed => {
+            Some(state) if !state.wanted && state.held == Held::No => {
                 self.topics.remove(&topic);
             }
-            Some(state) if state.wanted && !state.subscribed && self.in_flight.is_none() => {
+            Some(state) if state.wanted && state.held != Held::Yes && self.in_flight.is_none() => {
                 self.dirty.push_back(topic);
             }
             _ => {}

@@ -1,0 +1,190 @@
+//! Whatever fails in between, a link ends up with exactly the topics that are wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tidings_core::{Command, Interest, RoomId, TenantId, Topic};
+
+#[derive(Debug, Clone)]
+enum Op {
+    Wish {
+        topic: usize,
+        wanted: bool,
+    },
+    Wait {
+        millis: u64,
+    },
+    Poll {
+        max: usize,
+    },
+    Confirm,
+    /// The command fails, and yet the link did it for the topics whose bit is set.
+    Fail {
+        done: u8,
+    },
+    LoseLink,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0..5_usize, any::<bool>()).prop_map(|(topic, wanted)| Op::Wish { topic, wanted }),
+        2 => (0..80_u64).prop_map(|millis| Op::Wait { millis }),
+        5 => (1..4_usize).prop_map(|max| Op::Poll { max }),
+        4 => Just(Op::Confirm),
+        2 => any::<u8>().prop_map(|done| Op::Fail { done }),
+        1 => Just(Op::LoseLink),
+    ]
+}
+
+fn topic(n: usize) -> Topic {
+    Topic::room(TenantId::default(), RoomId::new(format!("room {n}")).expect("it is a name"))
+}
+
+/// The machine, the link it drives, and the wishes as they were stated.
+#[derive(Debug)]
+struct World {
+    interest: Interest,
+    linger: Duration,
+    now: Duration,
+    link: BTreeSet<Topic>,
+    under_way: Option<Command>,
+    wanted: BTreeSet<Topic>,
+    unwanted_since: BTreeMap<Topic, Duration>,
+}
+
+impl World {
+    fn new(linger: Duration) -> Self {
+        Self {
+            interest: Interest::new(linger),
+            linger,
+            now: Duration::ZERO,
+            link: BTreeSet::new(),
+            under_way: None,
+            wanted: BTreeSet::new(),
+            unwanted_since: BTreeMap::new(),
+        }
+    }
+
+    fn run(&mut self, op: &Op) {
+        match *op {
+            Op::Wish { topic: n, wanted } => self.wish(topic(n), wanted),
+            Op::Wait { millis } => self.now += Duration::from_millis(millis),
+            Op::Poll { max } => {
+                self.poll(max);
+            }
+            Op::Confirm => self.confirm(),
+            Op::Fail { done } => {
+                if let Some(command) = self.under_way.take() {
+                    self.obey(&command, done);
+                    self.interest.failed();
+                }
+            }
+            Op::LoseLink => {
+                self.link.clear();
+                self.under_way = None;
+                self.interest.link_lost();
+            }
+        }
+    }
+
+    fn wish(&mut self, topic: Topic, wanted: bool) {
+        self.interest.set(self.now, &topic, wanted);
+        if wanted {
+            self.wanted.insert(topic);
+        } else if self.wanted.remove(&topic) {
+            self.unwanted_since.insert(topic, self.now);
+        }
+    }
+
+    /// Whether there was a command.
+    fn poll(&mut self, max: usize) -> bool {
+        let Some(command) = self.interest.poll(self.now, max) else { return false };
+        assert_eq!(self.under_way, None, "one command at a time");
+        let (Command::Subscribe(topics) | Command::Unsubscribe(topics)) = &command;
+        assert!((1..=max).contains(&topics.len()));
+        assert_eq!(topics.iter().collect::<BTreeSet<_>>().len(), topics.len(), "each topic once");
+        for topic in topics {
+            let subscribe = matches!(command, Command::Subscribe(_));
+            assert_eq!(self.wanted.contains(topic), subscribe, "a command follows the wish");
+            if !subscribe {
+                assert!(self.unwanted_since[topic] + self.linger <= self.now, "it lingers");
+            }
+        }
+        self.under_way = Some(command);
+        true
+    }
+
+    fn confirm(&mut self) {
+        if let Some(command) = self.under_way.take() {
+            self.obey(&command, u8::MAX);
+            self.interest.confirmed();
+        }
+    }
+
+    /// What the link does of a command.
+    fn obey(&mut self, command: &Command, done: u8) {
+        let (Command::Subscribe(topics) | Command::Unsubscribe(topics)) = command;
+        for (_, topic) in topics.iter().enumerate().filter(|(n, _)| done >> n & 1 == 1) {
+            match command {
+                Command::Subscribe(_) => self.link.insert(topic.clone()),
+                Command::Unsubscribe(_) => self.link.remove(topic),
+            };
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.interest.wanted().cloned().collect::<BTreeSet<_>>(), self.wanted);
+        for topic in (0..5).map(topic).filter(|topic| self.interest.is_subscribed(topic)) {
+            assert!(self.link.contains(&topic), "{topic:?} counts as subscribed");
+            let leaving = matches!(&self.under_way, Some(Command::Unsubscribe(topics)) if topics.contains(&topic));
+            assert!(!leaving, "{topic:?} may be gone at any moment");
+        }
+    }
+
+    /// Lets everything succeed until nothing is left to do.
+    fn drain(&mut self) {
+        for _ in 0..1000 {
+            self.confirm();
+            self.check();
+            if self.poll(2) {
+                continue;
+            }
+            match self.interest.next_timeout() {
+                Some(due) => {
+                    assert!(due > self.now, "what is due is polled");
+                    self.now = due;
+                }
+                None => return,
+            }
+        }
+        panic!("it never comes to rest");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_link_ends_up_with_what_is_wanted(
+        linger in prop_oneof![Just(0_u64), 1..100_u64],
+        script in vec(op(), 0..80),
+    ) {
+        let mut world = World::new(Duration::from_millis(linger));
+        for op in &script {
+            world.run(op);
+            world.check();
+        }
+        world.drain();
+        prop_assert_eq!(&world.link, &world.wanted);
+        for topic in &world.wanted {
+            prop_assert!(world.interest.is_subscribed(topic));
+        }
+        prop_assert_eq!(world.interest.poll(world.now, 1), None);
+    }
+}
