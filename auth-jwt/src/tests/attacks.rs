@@ -1,6 +1,6 @@
 //! Hostile tokens: each is refused, none panics.
 
-use jsonwebtoken::Algorithm::{HS256, RS256};
+use jsonwebtoken::Algorithm::{EdDSA, HS256, RS256};
 use serde_json::json;
 use tidings_core::AuthError;
 
@@ -93,6 +93,16 @@ async fn a_kid_is_a_name_and_nothing_else() {
         assert!(matches!(answer, Err(AuthError::Refused(_))), "{kid}");
     }
     assert!(set.identify_at(&token("rsa", RS256, Some("k")), at(NOW)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_names_no_key_must_leave_no_choice() {
+    let set = json!({ "keys": [jwk("rsa", "a"), jwk("rsa", "b"), jwk("ed", "e")] }).to_string();
+    let set = JwtAuthenticator::from_jwks(set, JwtConfig::default()).expect("a set");
+    let nameless = set.identify_at(&token("rsa", RS256, None), at(NOW)).await;
+    assert!(matches!(nameless, Err(AuthError::Refused(_))));
+    assert!(set.identify_at(&token("rsa", RS256, Some("b")), at(NOW)).await.is_ok());
+    assert!(set.identify_at(&token("ed", EdDSA, None), at(NOW)).await.is_ok());
 }
 
 #[tokio::test]
