@@ -1,1 +1,98 @@
+//! The authenticator against good tokens, hostile tokens, and keys that rotate.
 
+mod accepted;
+mod attacks;
+mod rotation;
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::{Value, json};
+
+use crate::clock::{self, Now};
+
+pub(crate) const NOW: u64 = 1_700_000_000;
+pub(crate) const SECRET: &[u8] = b"a secret of at least 32 bytes, as it should be";
+pub(crate) const RSA_PUB: &str = include_str!("keys/rsa.pub.pem");
+pub(crate) const P256_PUB: &str = include_str!("keys/p256.pub.pem");
+pub(crate) const P384_PUB: &str = include_str!("keys/p384.pub.pem");
+pub(crate) const ED_PUB: &str = include_str!("keys/ed.pub.pem");
+
+pub(crate) fn at(unix: u64) -> Now {
+    Now { unix, ..clock::now() }
+}
+
+pub(crate) fn later(now: Now, seconds: u64) -> Now {
+    let steady = now.steady + Duration::from_secs(seconds);
+    Now { unix: now.unix + seconds, steady }
+}
+
+pub(crate) fn claims() -> Value {
+    json!({ "sub": "ada", "exp": NOW + 60 })
+}
+
+pub(crate) fn der(pem: &str) -> Vec<u8> {
+    let digits: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    STANDARD.decode(digits).expect("base64")
+}
+
+pub(crate) fn private(name: &str) -> EncodingKey {
+    match name {
+        "rsa" => EncodingKey::from_rsa_der(&der(include_str!("keys/rsa.key"))),
+        "p256" => EncodingKey::from_ec_der(&der(include_str!("keys/p256.key"))),
+        "p384" => EncodingKey::from_ec_der(&der(include_str!("keys/p384.key"))),
+        "ed" => EncodingKey::from_ed_der(&der(include_str!("keys/ed.key"))),
+        _ => EncodingKey::from_secret(name.as_bytes()),
+    }
+}
+
+/// A token of any header and any claims, signed with `algorithm` whatever its header says.
+pub(crate) fn signed(
+    header: &str,
+    claims: &str,
+    key: &EncodingKey,
+    algorithm: Algorithm,
+) -> String {
+    crate::key::install_provider();
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, algorithm);
+    format!("{message}.{}", signature.expect("a signature"))
+}
+
+/// A good token of this key and algorithm.
+pub(crate) fn token(key: &str, algorithm: Algorithm, kid: Option<&str>) -> String {
+    let mut header = json!({ "alg": algorithm });
+    if let Some(kid) = kid {
+        header["kid"] = kid.into();
+    }
+    signed(&header.to_string(), &claims().to_string(), &private(key), algorithm)
+}
+
+/// The public key as an entry of a JWKS.
+pub(crate) fn jwk(key: &str, kid: &str) -> Value {
+    let tail = |pem: &str, n: usize| {
+        let der = der(pem);
+        der[der.len() - n..].to_vec()
+    };
+    let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    match key {
+        "rsa" => {
+            let utils = &jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.key_utils;
+            let pkcs1 = der(include_str!("keys/rsa.pkcs1.pub.pem"));
+            let (n, e) = (utils.rsa_pub_components_from_public_key)(&pkcs1).expect("a key");
+            json!({ "kty": "RSA", "kid": kid, "n": text(&n), "e": text(&e) })
+        }
+        "ed" => {
+            json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": text(&tail(ED_PUB, 32)) })
+        }
+        _ => {
+            let (pem, half, crv) =
+                if key == "p256" { (P256_PUB, 32, "P-256") } else { (P384_PUB, 48, "P-384") };
+            let point = tail(pem, 2 * half);
+            let (x, y) = point.split_at(half);
+            json!({ "kty": "EC", "crv": crv, "kid": kid, "x": text(x), "y": text(y) })
+        }
+    }
+}

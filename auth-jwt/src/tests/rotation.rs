@@ -1,0 +1,225 @@
+//! Keys that rotate, sources that fail.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jsonwebtoken::Algorithm::{ES256, EdDSA};
+use tidings_core::AuthError;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::{FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, KeySource, SourceError};
+
+/// A source that is told what to answer, and counts.
+#[derive(Debug, Default, Clone)]
+struct Told(Arc<Script>);
+
+#[derive(Debug, Default)]
+struct Script {
+    answer: Mutex<Option<String>>,
+    reads: AtomicUsize,
+    /// When set, a read waits for `go`.
+    slow: std::sync::atomic::AtomicBool,
+    go: Notify,
+}
+
+#[async_trait]
+impl KeySource for Told {
+    async fn fetch(&self) -> Result<Bytes, SourceError> {
+        self.0.reads.fetch_add(1, SeqCst);
+        if self.0.slow.load(SeqCst) {
+            self.0.go.notified().await;
+        }
+        let answer = self.0.answer.lock().expect("a lock").clone();
+        answer.map(Bytes::from).ok_or_else(|| SourceError("down".into()))
+    }
+}
+
+impl Told {
+    fn answer(&self, keys: &[Value]) {
+        let set = json!({ "keys": keys }).to_string();
+        *self.0.answer.lock().expect("a lock") = Some(set);
+    }
+
+    fn fail(&self) {
+        *self.0.answer.lock().expect("a lock") = None;
+    }
+
+    fn reads(&self) -> usize {
+        self.0.reads.load(SeqCst)
+    }
+
+    fn authenticator(&self) -> JwtAuthenticator {
+        let jwks = Jwks::new(self.clone(), JwksConfig::default());
+        JwtAuthenticator::rotating(jwks, JwtConfig::default())
+    }
+}
+
+fn ed() -> String {
+    token("ed", EdDSA, Some("one"))
+}
+
+fn ec() -> String {
+    token("p256", ES256, Some("two"))
+}
+
+async fn is_refused(who: &JwtAuthenticator, token: &str, now: Now) -> bool {
+    matches!(who.identify_at(token, now).await, Err(AuthError::Refused(_)))
+}
+
+async fn is_unavailable(who: &JwtAuthenticator, token: &str, now: Now) -> bool {
+    matches!(who.identify_at(token, now).await, Err(AuthError::Unavailable(_)))
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_looked_for_once_in_a_cooldown() {
+    let source = Told::default();
+    source.answer(&[jwk("ed", "one")]);
+    let (who, now) = (source.authenticator(), at(NOW));
+    assert!(who.identify_at(&ed(), now).await.is_ok());
+    source.answer(&[jwk("ed", "one"), jwk("p256", "two")]);
+    for seconds in [0, 1, 29] {
+        assert!(is_refused(&who, &ec(), later(now, seconds)).await);
+        assert!(who.identify_at(&ed(), later(now, seconds)).await.is_ok());
+    }
+    assert_eq!(source.reads(), 1);
+    assert!(who.identify_at(&ec(), later(now, 30)).await.is_ok());
+    assert_eq!(source.reads(), 2);
+    for kid in ["a", "b", "c"] {
+        assert!(is_refused(&who, &token("ed", EdDSA, Some(kid)), later(now, 31)).await);
+    }
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test]
+async fn all_who_wait_share_one_read() {
+    let source = Told::default();
+    source.answer(&[jwk("ed", "one")]);
+    source.0.slow.store(true, SeqCst);
+    let (who, now) = (source.authenticator(), at(NOW));
+    let waiting: Vec<_> = (0..50)
+        .map(|_| {
+            let who = who.clone();
+            crate::spawn::spawn(async move { who.identify_at(&ed(), now).await.is_ok() })
+        })
+        .collect();
+    while source.reads() == 0 {
+        tokio::task::yield_now().await;
+    }
+    source.0.go.notify_one();
+    for one in waiting {
+        assert!(one.await.expect("no panic"));
+    }
+    assert_eq!(source.reads(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_undoes_no_read() {
+    let source = Told::default();
+    source.answer(&[jwk("ed", "one")]);
+    source.0.slow.store(true, SeqCst);
+    let (who, now) = (source.authenticator(), at(NOW));
+    let gone = {
+        let who = who.clone();
+        crate::spawn::spawn(async move { who.identify_at(&ed(), now).await.is_ok() })
+    };
+    while source.reads() == 0 {
+        tokio::task::yield_now().await;
+    }
+    gone.abort();
+    assert!(gone.await.is_err());
+    source.0.go.notify_one();
+    assert!(who.identify_at(&ed(), now).await.is_ok());
+    assert_eq!(source.reads(), 1);
+}
+
+#[tokio::test]
+async fn without_keys_it_is_unavailable_and_tried_again_after_the_cooldown() {
+    let source = Told::default();
+    let (who, now) = (source.authenticator(), at(NOW));
+    assert!(is_unavailable(&who, &ed(), now).await);
+    assert!(is_unavailable(&who, &ed(), later(now, 1)).await);
+    assert_eq!(source.reads(), 1);
+    source.answer(&[jwk("ed", "one")]);
+    assert!(who.identify_at(&ed(), later(now, 30)).await.is_ok());
+}
+
+#[tokio::test]
+async fn good_keys_outlive_a_failing_source() {
+    let source = Told::default();
+    source.answer(&[jwk("ed", "one")]);
+    let (who, now) = (source.authenticator(), at(NOW));
+    assert!(who.identify_at(&ed(), now).await.is_ok());
+    source.fail();
+    assert!(is_unavailable(&who, &ec(), later(now, 30)).await);
+    assert!(who.identify_at(&ed(), later(now, 30)).await.is_ok());
+    // The token is judged at its own time; only the keys grow old.
+    let old = Now { unix: NOW, ..later(now, 700) };
+    assert!(who.identify_at(&ed(), old).await.is_ok());
+    assert_eq!(source.reads(), 3);
+    *source.0.answer.lock().expect("a lock") = Some("<html>".into());
+    let older = Now { unix: NOW, ..later(now, 800) };
+    assert!(who.identify_at(&ed(), older).await.is_ok());
+    source.answer(&[json!({ "kty": "oct", "k": "c2VjcmV0" })]);
+    let oldest = Now { unix: NOW, ..later(now, 900) };
+    assert!(who.identify_at(&ed(), oldest).await.is_ok());
+    assert_eq!(source.reads(), 5);
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_ends_when_the_keys_are_old() {
+    let source = Told::default();
+    source.answer(&[jwk("ed", "one"), jwk("p256", "two")]);
+    let (who, now) = (source.authenticator(), at(NOW));
+    assert!(who.identify_at(&ed(), now).await.is_ok());
+    source.answer(&[jwk("p256", "two")]);
+    let almost = Now { unix: NOW, ..later(now, 599) };
+    assert!(who.identify_at(&ed(), almost).await.is_ok());
+    let old = Now { unix: NOW, ..later(now, 600) };
+    assert!(is_refused(&who, &ed(), old).await);
+    assert!(who.identify_at(&ec(), old).await.is_ok());
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test]
+async fn a_source_that_hangs_is_given_up() {
+    let source = Told::default();
+    source.0.slow.store(true, SeqCst);
+    let fetch_timeout = Duration::from_millis(20);
+    let jwks = Jwks::new(source, JwksConfig { fetch_timeout, ..JwksConfig::default() });
+    let who = JwtAuthenticator::rotating(jwks, JwtConfig::default());
+    assert!(is_unavailable(&who, &ed(), at(NOW)).await);
+}
+
+#[derive(Debug)]
+struct Panics;
+
+#[async_trait]
+impl KeySource for Panics {
+    async fn fetch(&self) -> Result<Bytes, SourceError> {
+        panic!("a source with a bug")
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_panics_is_unavailable() {
+    let jwks = Jwks::new(Panics, JwksConfig::default());
+    let who = JwtAuthenticator::rotating(jwks, JwtConfig::default());
+    assert!(is_unavailable(&who, &ed(), at(NOW)).await);
+}
+
+#[tokio::test]
+async fn a_file_is_a_source() {
+    let path = std::env::temp_dir().join(format!("tidings-jwks-{}.json", std::process::id()));
+    let jwks = Jwks::new(FileSource::new(&path), JwksConfig::default());
+    let (who, now) = (JwtAuthenticator::rotating(jwks, JwtConfig::default()), at(NOW));
+    assert!(is_unavailable(&who, &ed(), now).await);
+    let set = json!({ "keys": [jwk("ed", "one")] }).to_string();
+    std::fs::write(&path, set).expect("a file");
+    let answer = who.identify_at(&ed(), later(now, 30)).await;
+    std::fs::remove_file(&path).expect("a file");
+    assert!(answer.is_ok());
+}
