@@ -140,7 +140,7 @@ impl Context {
     /// Whether the client is in a room.
     pub async fn is_in(&self, room: &RoomId) -> bool {
         let (key, topic) = (self.key, self.room(room.clone()));
-        self.shard.ask(move |members| members.router.is_member(key, &topic)).await.unwrap_or(false)
+        self.shard.look(move |members| members.router.is_member(key, &topic)).await.unwrap_or(false)
     }
 
     /// Sends a message to this client alone.

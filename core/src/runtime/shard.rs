@@ -199,7 +199,7 @@ impl Members {
     }
 
     /// Hands the deliveries to their receivers, one push per connection.
-    async fn pass(&mut self, deliveries: &[Arc<Routed>]) {
+    async fn pass(&mut self, deliveries: &[Arc<Routed>], inbox: &Inbox) {
         let mut receivers = Vec::new();
         for (number, routed) in deliveries.iter().enumerate() {
             let slots: Vec<u32> = self.router.members(&routed.topic).collect();
@@ -226,6 +226,7 @@ impl Members {
                     member.pending.clear()
                 }
             }
+            inbox.answer_looks(self);
             tokio::task::yield_now().await;
         }
     }
@@ -250,6 +251,7 @@ impl Members {
 }
 
 type Run = Box<dyn FnOnce(&mut Members) + Send>;
+type Look = Box<dyn FnOnce(&Members) + Send>;
 
 enum Entry {
     Deliver(Arc<Routed>),
@@ -259,9 +261,21 @@ enum Entry {
 #[derive(Default)]
 struct Inbox {
     entries: Mutex<Vec<Entry>>,
+    /// Questions that change nothing, answered also in the middle of a pass: a client's next message
+    /// must not wait until the last one has reached everybody.
+    looks: Mutex<Vec<Look>>,
     bytes: AtomicUsize,
     filled: Notify,
     drained: Notify,
+}
+
+impl Inbox {
+    fn answer_looks(&self, members: &Members) {
+        let looks = std::mem::take(&mut *self.looks.lock().unwrap_or_else(PoisonError::into_inner));
+        for look in looks {
+            look(members);
+        }
+    }
 }
 
 /// The way into a shard's inbox.
@@ -294,6 +308,20 @@ impl ShardHandle {
         self.run(move |members| {
             let _ = answer.send(run(members));
         });
+        answered.await.ok()
+    }
+
+    /// Answers a question that changes nothing, at once; `None` when the shard is gone.
+    pub(crate) async fn look<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Members) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (answer, answered) = oneshot::channel();
+        let look: Look = Box::new(move |members| {
+            let _ = answer.send(look(members));
+        });
+        self.0.looks.lock().unwrap_or_else(PoisonError::into_inner).push(look);
+        self.0.filled.notify_one();
         answered.await.ok()
     }
 
@@ -364,6 +392,7 @@ impl Shard {
     }
 
     async fn drain(&mut self) {
+        self.inbox.answer_looks(&self.members);
         let entries =
             std::mem::take(&mut *self.inbox.entries.lock().unwrap_or_else(PoisonError::into_inner));
         let mut deliveries = Vec::new();
@@ -383,7 +412,7 @@ impl Shard {
         if deliveries.is_empty() {
             return;
         }
-        self.members.pass(deliveries).await;
+        self.members.pass(deliveries, &self.inbox).await;
         let cost = deliveries.iter().map(|routed| routed.cost).sum();
         self.inbox.bytes.fetch_sub(cost, Ordering::Relaxed);
         self.inbox.drained.notify_waiters();
