@@ -163,7 +163,6 @@ impl Hub {
     /// [`AttachError`]: nothing was attached.
     pub async fn attach(
         &self,
-        request: ConnectRequest,
         identity: Identity,
         options: ConnectOptions,
         info: TransportInfo,
@@ -215,7 +214,6 @@ impl Hub {
             client,
             Arc::new(identity),
             outbox,
-            request,
             options,
             info,
         ))

@@ -27,7 +27,6 @@ pub struct Attachment {
     context: Context,
     number: usize,
     outbox: Arc<Outbox>,
-    request: ConnectRequest,
     options: ConnectOptions,
     info: TransportInfo,
 }
@@ -55,13 +54,12 @@ impl Attachment {
         client: ClientId,
         identity: Arc<Identity>,
         outbox: Arc<Outbox>,
-        request: ConnectRequest,
         options: ConnectOptions,
         info: TransportInfo,
     ) -> Self {
         let shard: ShardHandle = hub.0.shards[number].clone();
         let context = Context { hub, shard, key, client, identity };
-        Self { context, number, outbox, request, options, info }
+        Self { context, number, outbox, options, info }
     }
 
     /// Which connection this is.
@@ -216,9 +214,7 @@ impl<'a, R: FrameReader> Connection<'a, R> {
                 leave(&context, room, id, None).await;
                 Done::Outcome(Outcome::Answered)
             }),
-            Operation::Renew { token, id } => {
-                caught(renew(context, self.attachment.request.clone().with_token(token), id))
-            }
+            Operation::Renew { token, id } => caught(renew(context, token, id)),
             Operation::Handle(message) => {
                 caught(async move { Done::Outcome(handle(&context, message).await) })
             }
@@ -314,9 +310,11 @@ async fn leave(context: &Context, room: RoomId, id: Option<CorrelationId>, reaso
     context.shard.ask(move |members| members.leave_room(key, topic, &left)).await;
 }
 
-async fn renew(context: Context, request: ConnectRequest, id: Option<CorrelationId>) -> Done {
+/// A renewal presents the token alone: what the first request said besides is not kept.
+async fn renew(context: Context, token: String, id: Option<CorrelationId>) -> Done {
     let failed =
         |code, text| Done::Outcome(Outcome::Failed { id: id.clone(), code, text, room: None });
+    let request = ConnectRequest::default().with_token(token);
     let identity = match context.hub.authenticate(&request).await {
         Ok(identity) => identity,
         Err(crate::AuthError::Unavailable(_)) => {

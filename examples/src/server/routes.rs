@@ -65,7 +65,7 @@ async fn websocket(State(app): Shared, mut request: Request) -> Response {
             Ok(identity) => {
                 let options = options(&connect, None);
                 app.hub
-                    .attach(connect, identity, options, transport.info())
+                    .attach(identity, options, transport.info())
                     .await
                     .map_err(AttachError::close_reason)
             }
@@ -106,7 +106,7 @@ async fn events(State(app): Shared, request: Request) -> Response {
     let info = TransportInfo { name: "sse", binary: false, answers_heartbeats: false, framing };
     let last_event = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
     let options = options(&connect, last_event.map(str::to_owned));
-    match app.hub.attach(connect, identity.clone(), options, info).await {
+    match app.hub.attach(identity.clone(), options, info).await {
         Ok(attachment) => {
             let mailbox = Mailbox::open(&app, attachment.client_id(), identity);
             let (transport, body) = SseTransport::new(envelope, retry, mailbox);
