@@ -1,0 +1,150 @@
+//! A transport of one's own: JSON messages over plain TCP, one per line.
+//!
+//! Run with: cargo run -p tidings-examples --example custom_transport [PORT]
+//!
+//! Talk to it with `nc 127.0.0.1 8080` and type `{"type":"join:room","payload":{"roomId":"lobby"}}`.
+#![expect(clippy::disallowed_methods, reason = "a program may spawn where it likes")]
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::json;
+use tidings_bus_memory::MemoryBus;
+use tidings_core::{
+    AllowAll, Anonymous, CloseReason, ConnectOptions, ConnectRequest, Frame, FrameReader,
+    FrameWriter, Framing, Hub, Message, Outgoing, Publication, ReadError, TenantId, Topic,
+    Transport, TransportInfo, encode_json,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// One TCP connection that takes messages of up to `max_bytes`.
+struct Lines {
+    stream: TcpStream,
+    max_bytes: usize,
+}
+
+impl Transport for Lines {
+    type Reader = LineReader;
+    type Writer = LineWriter;
+
+    fn info(&self) -> TransportInfo {
+        // An empty line is the heartbeat. The peer need not answer it.
+        let framing = Framing { id: "lines", encode: line, heartbeat: b"\n" };
+        TransportInfo { name: "lines", binary: false, answers_heartbeats: false, framing }
+    }
+
+    fn split(self) -> (LineReader, LineWriter) {
+        let (read, write) = self.stream.into_split();
+        let reader = LineReader { read, max_bytes: self.max_bytes, buffer: BytesMut::new() };
+        (reader, LineWriter(write))
+    }
+}
+
+fn line(message: &Outgoing) -> Bytes {
+    let mut line = Vec::new();
+    encode_json(message, &mut line);
+    line.push(b'\n');
+    line.into()
+}
+
+struct LineReader {
+    read: OwnedReadHalf,
+    max_bytes: usize,
+    /// Read and not yet handed out. It is a field, so that a dropped `next` loses nothing.
+    buffer: BytesMut,
+}
+
+impl FrameReader for LineReader {
+    async fn next(&mut self) -> Option<Result<Frame, ReadError>> {
+        let mut searched = 0;
+        loop {
+            let end = self.buffer[searched..].iter().position(|byte| *byte == b'\n');
+            let end = end.map(|end| searched + end);
+            if end.unwrap_or(self.buffer.len()) > self.max_bytes {
+                return Some(Err(ReadError::TooBig));
+            }
+            if let Some(end) = end {
+                let line = self.buffer.split_to(end + 1).freeze();
+                return Some(match std::str::from_utf8(&line) {
+                    Err(_) => Err(ReadError::NotUtf8),
+                    Ok(text) if text.trim().is_empty() => Ok(Frame::Alive),
+                    Ok(_) => Ok(Frame::Message(line.slice(..end))),
+                });
+            }
+            searched = self.buffer.len();
+            match self.read.read_buf(&mut self.buffer).await {
+                Ok(0) if self.buffer.is_empty() => return None,
+                Ok(0) => return Some(Err(ReadError::Protocol("the last line has no end"))),
+                Ok(_) => {}
+                Err(error) => return Some(Err(ReadError::Io(error))),
+            }
+        }
+    }
+}
+
+struct LineWriter(OwnedWriteHalf);
+
+impl FrameWriter for LineWriter {
+    fn try_write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
+        let slices: Vec<_> = frames.iter().take(MAX_SLICES).map(|f| IoSlice::new(f)).collect();
+        match self.0.try_write_vectored(&slices) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            written => written,
+        }
+    }
+
+    async fn write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
+        loop {
+            self.0.writable().await?;
+            let written = self.try_write(frames)?;
+            if written > 0 {
+                return Ok(written);
+            }
+        }
+    }
+
+    async fn close(&mut self, reason: &CloseReason) {
+        let payload = json!({"code": reason.code, "reason": reason.reason});
+        let line = format!("{}\n", json!({"type": "close", "payload": payload}));
+        // Whether the peer hears of it or is gone already makes no difference any more.
+        let _ = self.0.write_all(line.as_bytes()).await;
+        let _ = self.0.shutdown().await;
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let bus = Arc::new(MemoryBus::default());
+    let hub = Hub::builder(bus, Arc::new(Anonymous), Arc::new(AllowAll)).start().await?;
+    let port: u16 = std::env::args().nth(1).map_or(Ok(8080), |port| port.parse())?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("listening on {}", listener.local_addr()?);
+    let everyone = Topic::everyone(TenantId::default());
+    tokio::spawn(tick(hub.clone(), Publication::new(everyone, Message::empty("tick")?)));
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        let transport = Lines { stream, max_bytes: hub.limits().message_bytes };
+        let (hub, mut request) = (hub.clone(), ConnectRequest::default());
+        request.peer = Some(peer);
+        tokio::spawn(async move {
+            let Ok(identity) = hub.authenticate(&request).await else { return };
+            let (options, info) = (ConnectOptions::default(), transport.info());
+            if let Ok(attachment) = hub.attach(request, identity, options, info).await {
+                attachment.serve(transport).await;
+            }
+        });
+    }
+}
+
+/// Something to see: a message for everyone, each second.
+async fn tick(hub: Hub, tick: Publication) {
+    while hub.publish(tick.clone()).await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+const MAX_SLICES: usize = 64;
