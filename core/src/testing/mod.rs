@@ -2,6 +2,9 @@
 
 pub mod bus_laws;
 mod bus_node;
+mod pipe;
+
+pub use pipe::{MemoryPipe, PipeClient, PipeReader, PipeWriter};
 
 #[doc(inline)]
 pub use crate::bus_laws;
