@@ -50,7 +50,7 @@ async fn hub(bus: &MemoryBus) -> Hub {
 async fn attach(hub: &Hub, user: &str) -> Result<Attachment, AttachError> {
     let request = ConnectRequest::read(&http::Request::new(()), "wsToken");
     let identity = Identity::user(UserId::new(user).expect("it is a name"));
-    in_time(hub.attach(request, identity, ConnectOptions::default(), MemoryPipe::info())).await
+    in_time(hub.attach(identity, ConnectOptions::default(), MemoryPipe::info())).await
 }
 
 struct Client {

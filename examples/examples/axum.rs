@@ -89,7 +89,7 @@ async fn websocket(State(hub): State<Hub>, mut request: Request) -> Response {
     tokio::spawn(async move {
         let Ok(transport) = upgraded(upgrade, hub.limits().message_bytes).await else { return };
         let options = ConnectOptions::default();
-        match hub.attach(connect, identity, options, transport.info()).await {
+        match hub.attach(identity, options, transport.info()).await {
             Ok(attachment) => attachment.serve(transport).await,
             Err(error) => refuse(transport, &error.close_reason()).await,
         }

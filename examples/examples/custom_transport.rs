@@ -133,7 +133,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tokio::spawn(async move {
             let Ok(identity) = hub.authenticate(&request).await else { return };
             let (options, info) = (ConnectOptions::default(), transport.info());
-            if let Ok(attachment) = hub.attach(request, identity, options, info).await {
+            if let Ok(attachment) = hub.attach(identity, options, info).await {
                 attachment.serve(transport).await;
             }
         });

@@ -50,7 +50,7 @@ async fn websocket(State(hub): State<Hub>, mut request: Request) -> Response {
         let Ok(identity) = hub.authenticate(&connect).await else { return };
         let rooms = connect.query("room").map(Cow::into_owned).collect();
         let options = ConnectOptions { rooms, ..ConnectOptions::default() };
-        if let Ok(attached) = hub.attach(connect, identity, options, transport.info()).await {
+        if let Ok(attached) = hub.attach(identity, options, transport.info()).await {
             attached.serve(transport).await;
         }
     });

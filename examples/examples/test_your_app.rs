@@ -13,8 +13,8 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tidings_bus_memory::MemoryBus;
 use tidings_core::{
-    AllowAll, Anonymous, CloseReason, ConnectOptions, ConnectRequest, Context, Handler,
-    HandlerError, Hub, Identity, Message, Publication, Reply, RoomId, Transport, UserId,
+    AllowAll, Anonymous, CloseReason, ConnectOptions, Context, Handler, HandlerError, Hub,
+    Identity, Message, Publication, Reply, RoomId, Transport, UserId,
 };
 use tidings_transport_ws::WsTransport;
 use tokio::io::DuplexStream;
@@ -59,8 +59,7 @@ impl Client {
         let transport = WsTransport::new(read, write, hub.limits().message_bytes);
         let identity = Identity::user(UserId::new(user).expect("a name"));
         let options = ConnectOptions { rooms: vec![room.to_owned()], ..ConnectOptions::default() };
-        let request = ConnectRequest::default();
-        let attached = hub.attach(request, identity, options, transport.info()).await;
+        let attached = hub.attach(identity, options, transport.info()).await;
         tokio::spawn(attached.expect("the hub takes it in").serve(transport));
         let mut client = Self(WebSocketStream::from_raw_socket(ours, Role::Client, None).await);
         client.receive("connected").await;
