@@ -1,6 +1,7 @@
 //! What a hub promises to clients, on connections in memory and the in-process bus.
 
 #![cfg(feature = "testing")]
+#![expect(clippy::disallowed_methods, reason = "a test spawns what it serves")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use serde_json::Value;
 use tidings_bus_memory::MemoryBus;
 use tidings_core::testing::{MemoryPipe, PipeClient};
 use tidings_core::{
-    AllowAll, Anonymous, AttachError, Attachment, CloseReason, ConnectOptions, ConnectRequest,
-    Context, Except, Handler, HandlerError, Hub, Identity, Limits, Message, Publication, Reply,
-    RoomId, TenantId, Topic, UserId,
+    AllowAll, Anonymous, AttachError, Attachment, CloseReason, ConnectOptions, Context, Except,
+    Handler, HandlerError, Hub, Identity, Limits, Message, Publication, Reply, RoomId, TenantId,
+    Topic, UserId,
 };
 
 /// Panics at `panic`, answers `echo`, knows nothing else.
@@ -48,7 +49,6 @@ async fn hub(bus: &MemoryBus) -> Hub {
 }
 
 async fn attach(hub: &Hub, user: &str) -> Result<Attachment, AttachError> {
-    let request = ConnectRequest::read(&http::Request::new(()), "wsToken");
     let identity = Identity::user(UserId::new(user).expect("it is a name"));
     in_time(hub.attach(identity, ConnectOptions::default(), MemoryPipe::info())).await
 }
