@@ -1,7 +1,7 @@
 //! What a hub promises to clients, on connections in memory and the in-process bus.
 
 #![cfg(feature = "testing")]
-#![expect(clippy::disallowed_methods, reason = "a test spawns what it serves")]
+#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
 
 use std::sync::Arc;
 use std::time::Duration;

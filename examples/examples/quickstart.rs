@@ -4,9 +4,7 @@
 //!
 //! Connect a WebSocket client to `/ws?room=lobby`, then publish:
 //! `curl -d '{"text":"hello"}' http://127.0.0.1:8080/rooms/lobby`
-#![expect(clippy::disallowed_methods, reason = "a program may spawn where it likes")]
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -16,11 +14,8 @@ use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use http::StatusCode;
 use tidings_bus_memory::MemoryBus;
-use tidings_core::{
-    AllowAll, Anonymous, ConnectOptions, ConnectRequest, Hub, Message, Publication, RoomId,
-    TenantId, Topic, Transport,
-};
-use tidings_transport_ws::{WsConfig, accept, tune, upgraded};
+use tidings_core::{AllowAll, Anonymous, Hub, Message, Publication, RoomId, TenantId, Topic};
+use tidings_transport_ws::{WsConfig, tune};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,23 +33,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(axum::serve(listener, app).await?)
 }
 
-/// Answers the handshake at once; the connection is taken in and served in a task of its own.
 async fn websocket(State(hub): State<Hub>, mut request: Request) -> Response {
-    let connect = ConnectRequest::read(&request, "");
-    let (response, upgrade) = match accept(&mut request, &WsConfig::default()) {
-        Ok(accepted) => accepted,
-        Err(refusal) => return refusal.map(Body::from),
-    };
-    tokio::spawn(async move {
-        let Ok(transport) = upgraded(upgrade, hub.limits().message_bytes).await else { return };
-        let Ok(identity) = hub.authenticate(&connect).await else { return };
-        let rooms = connect.query("room").map(Cow::into_owned).collect();
-        let options = ConnectOptions { rooms, ..ConnectOptions::default() };
-        if let Ok(attached) = hub.attach(identity, options, transport.info()).await {
-            attached.serve(transport).await;
-        }
-    });
-    response.map(|()| Body::empty())
+    tidings_transport_ws::serve(&hub, &mut request, &WsConfig::default()).map(Body::from)
 }
 
 /// Publishes the body, which must be JSON, as `news` to everyone in the room.

@@ -10,6 +10,7 @@
 mod codec;
 mod config;
 mod connection;
+mod endpoint;
 mod framing;
 mod handshake;
 mod upgrade;
@@ -17,6 +18,7 @@ mod upgrade;
 pub use codec::Decoder;
 pub use config::WsConfig;
 pub use connection::{WsReader, WsTransport, WsWriter};
+pub use endpoint::serve;
 pub use framing::{FRAMING, close_frame};
 pub use handshake::{SUBPROTOCOL, accept, origin_passes};
 pub use upgrade::{ReadSide, WriteSide, tune, upgraded};

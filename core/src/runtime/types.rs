@@ -1,8 +1,9 @@
 //! What a hub is asked for and what it answers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::{BusError, CloseReason, RoomId, TenantId, UserId};
+use crate::{BusError, CloseReason, ConnectRequest, RoomId, TenantId, UserId};
 
 /// Why a hub could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,21 @@ pub struct ConnectOptions {
     pub cursor: Option<String>,
     /// Whether it wants to know who else is in these rooms.
     pub presence: bool,
+}
+
+impl ConnectOptions {
+    /// What a request asks for: `room` (any number of times), `presence=1` and `cursor` of the query,
+    /// and the header `Last-Event-ID`, which wins.
+    pub fn of(request: &ConnectRequest) -> Self {
+        let last_event = request.headers.get("last-event-id").and_then(|value| value.to_str().ok());
+        Self {
+            rooms: request.query("room").map(Cow::into_owned).collect(),
+            cursor: last_event
+                .map(str::to_owned)
+                .or_else(|| request.query("cursor").next().map(Cow::into_owned)),
+            presence: request.query("presence").any(|value| value == "1"),
+        }
+    }
 }
 
 /// What a node holds now.

@@ -11,11 +11,11 @@ use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use tidings_core::{
-    AttachError, AuthError, ClientId, CloseReason, ConnectOptions, ConnectRequest, FrameWriter,
-    Identity, Transport, TransportInfo, Verdict,
+    AttachError, AuthError, ClientId, CloseReason, ConnectOptions, ConnectRequest, Identity,
+    TransportInfo, Verdict,
 };
 use tidings_transport_sse::{ENVELOPE, FRAMING, SseTransport, closing_response, stream_response};
-use tidings_transport_ws::{WsConfig, accept, origin_passes, upgraded};
+use tidings_transport_ws::{WsConfig, origin_passes};
 
 use crate::app::{App, Mailbox, Posted};
 
@@ -51,40 +51,7 @@ async fn websocket(State(app): Shared, mut request: Request) -> Response {
     if app.hub.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")]).into_response();
     }
-    let config = ws_config(&app);
-    let connect = ConnectRequest::read(&request, &app.cli.cookie);
-    let (response, upgrade) = match accept(&mut request, &config) {
-        Ok(accepted) => accepted,
-        Err(refusal) => return refusal.map(Body::from),
-    };
-    let message_bytes = app.hub.limits().message_bytes;
-    tokio::spawn(async move {
-        let Ok(transport) = upgraded(upgrade, message_bytes).await else { return };
-        // A browser cannot read the status of a refused upgrade, so a refusal is a close code.
-        let attached = match app.hub.authenticate(&connect).await {
-            Ok(identity) => {
-                let options = options(&connect, None);
-                app.hub
-                    .attach(identity, options, transport.info())
-                    .await
-                    .map_err(AttachError::close_reason)
-            }
-            Err(AuthError::Missing) => Err(CloseReason::UNAUTHORIZED),
-            Err(AuthError::Unavailable(_)) => Err(CloseReason::TRY_AGAIN_LATER),
-            Err(_) => Err(CloseReason::INVALID_TOKEN),
-        };
-        match attached {
-            // A task of its own, since this one is as large as a handshake needs.
-            Ok(attachment) => drop(tokio::spawn(attachment.serve(transport))),
-            Err(reason) => {
-                let (_reader, mut writer) = transport.split();
-                let _ =
-                    tokio::time::timeout(app.hub.limits().close_deadline, writer.close(&reason))
-                        .await;
-            }
-        }
-    });
-    response.map(|()| Body::empty())
+    tidings_transport_ws::serve(&app.hub, &mut request, &ws_config(&app)).map(Body::from)
 }
 
 async fn events(State(app): Shared, request: Request) -> Response {
@@ -104,8 +71,7 @@ async fn events(State(app): Shared, request: Request) -> Response {
     let envelope = connect.query("envelope").any(|v| v == "1");
     let framing = if envelope { ENVELOPE } else { FRAMING };
     let info = TransportInfo { name: "sse", binary: false, answers_heartbeats: false, framing };
-    let last_event = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
-    let options = options(&connect, last_event.map(str::to_owned));
+    let options = ConnectOptions::of(&connect);
     match app.hub.attach(identity.clone(), options, info).await {
         Ok(attachment) => {
             let mailbox = Mailbox::open(&app, attachment.client_id(), identity);
@@ -179,15 +145,6 @@ async fn demo_token(State(app): Shared, Query(TokenFor { user }): Query<TokenFor
     axum::Json(serde_json::json!({ "token": token })).into_response()
 }
 
-fn options(connect: &ConnectRequest, last_event: Option<String>) -> ConnectOptions {
-    ConnectOptions {
-        rooms: connect.query("room").map(std::borrow::Cow::into_owned).collect(),
-        cursor: last_event
-            .or_else(|| connect.query("cursor").next().map(std::borrow::Cow::into_owned)),
-        presence: connect.query("presence").any(|v| v == "1"),
-    }
-}
-
 /// What an allowed origin is answered; `None` for one that is not allowed.
 fn cors(app: &App, request: &http::Request<Body>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
@@ -206,6 +163,7 @@ fn cors(app: &App, request: &http::Request<Body>) -> Option<HeaderMap> {
 fn ws_config(app: &App) -> WsConfig {
     let mut config = WsConfig::default();
     config.allowed_origins.clone_from(&app.cli.allow_origin);
+    config.cookie.clone_from(&app.cli.cookie);
     config
 }
 

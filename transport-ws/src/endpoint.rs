@@ -1,0 +1,51 @@
+//! A whole WebSocket endpoint: from the request to a connection that a hub serves.
+#![expect(clippy::disallowed_methods, reason = "a connection is a task of its own")]
+
+use http::{Request, Response};
+use tidings_core::{
+    AttachError, Attachment, AuthError, CloseReason, ConnectOptions, ConnectRequest, FrameWriter,
+    Hub, Transport, TransportInfo,
+};
+use tokio::time::timeout;
+
+use crate::{WsConfig, accept, upgraded};
+
+/// Answers the opening handshake and serves the connection in a task of its own.
+///
+/// A browser cannot read the status of a refused upgrade. So the upgrade is completed for whoever
+/// asks from an allowed origin, and refused credentials get a close code: 1008 `Unauthorized` or
+/// `Invalid token`, 1013 when they cannot be checked, 4009 for too many connections of one user.
+pub fn serve<B>(hub: &Hub, request: &mut Request<B>, config: &WsConfig) -> Response<String> {
+    let connect = ConnectRequest::read(request, &config.cookie);
+    let (response, upgrade) = match accept(request, config) {
+        Ok(accepted) => accepted,
+        Err(refusal) => return refusal,
+    };
+    let hub = hub.clone();
+    tokio::spawn(async move {
+        let Ok(transport) = upgraded(upgrade, hub.limits().message_bytes).await else { return };
+        match attach(&hub, &connect, transport.info()).await {
+            // Another task, since this one is as large as a handshake needs.
+            Ok(attachment) => drop(tokio::spawn(attachment.serve(transport))),
+            Err(reason) => {
+                let (_reader, mut writer) = transport.split();
+                let _ = timeout(hub.limits().close_deadline, writer.close(&reason)).await;
+            }
+        }
+    });
+    response.map(|()| String::new())
+}
+
+async fn attach(
+    hub: &Hub,
+    connect: &ConnectRequest,
+    info: TransportInfo,
+) -> Result<Attachment, CloseReason> {
+    let identity = hub.authenticate(connect).await.map_err(|error| match error {
+        AuthError::Missing => CloseReason::UNAUTHORIZED,
+        AuthError::Unavailable(_) => CloseReason::TRY_AGAIN_LATER,
+        _ => CloseReason::INVALID_TOKEN,
+    })?;
+    let options = ConnectOptions::of(connect);
+    hub.attach(identity, options, info).await.map_err(AttachError::close_reason)
+}
