@@ -103,9 +103,12 @@ impl Outbox {
         Ok(state.ended.clone().map_or(Flushed::Empty, Flushed::Ended))
     }
 
-    /// The frames whose turn it is, for a waiting write.
-    pub(crate) fn front(&self, max: usize) -> Vec<Bytes> {
-        self.lock().queue.iter().take(max).cloned().collect()
+    /// The frame whose turn it is, for a waiting write; `None` when nothing waits. It counts as begun
+    /// from now on, since the write may take part of it at any time.
+    pub(crate) fn begin_front(&self) -> Option<Bytes> {
+        let mut state = self.lock();
+        state.begun = !state.queue.is_empty();
+        state.queue.front().cloned()
     }
 
     /// A waiting write took so many bytes. Answers whether the front frame has left.
@@ -214,8 +217,19 @@ mod tests {
         outbox.push([frame(6), frame(4)]);
         assert!(!outbox.taken(2));
         outbox.push([frame(9)]);
-        assert_eq!(outbox.front(9), [frame(4)]);
+        assert_eq!(outbox.begin_front(), Some(frame(4)));
         assert!(outbox.taken(4));
+        assert_eq!(outbox.flush(|_| Ok(0)).ok(), Some(Flushed::Ended(CloseReason::TOO_SLOW)));
+        assert_eq!(outbox.begin_front(), None);
+    }
+
+    #[test]
+    fn a_frame_that_a_write_waits_with_survives_an_overflow() {
+        let outbox = Outbox::new(10, Duration::ZERO);
+        outbox.push([frame(6), frame(4)]);
+        assert_eq!(outbox.begin_front(), Some(frame(6)));
+        outbox.push([frame(9)]);
+        assert_eq!((outbox.queued_bytes(), outbox.taken(6)), (6, true));
         assert_eq!(outbox.flush(|_| Ok(0)).ok(), Some(Flushed::Ended(CloseReason::TOO_SLOW)));
     }
 }

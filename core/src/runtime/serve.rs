@@ -232,12 +232,13 @@ fn caught(operation: impl Future<Output = Done> + Send + 'static) -> BoxFuture<'
 
 /// Writes until the frame whose turn it is has left.
 async fn write_front<W: FrameWriter>(outbox: &Outbox, writer: &mut W) -> std::io::Result<()> {
-    loop {
-        let taken = writer.write(&outbox.front(MAX_WAITING)).await?;
+    while let Some(frame) = outbox.begin_front() {
+        let taken = writer.write(&[frame]).await?;
         if outbox.taken(taken) {
-            return Ok(());
+            break;
         }
     }
+    Ok(())
 }
 
 /// What comes after `connected`: the handler, then the rooms that were named.
@@ -363,6 +364,3 @@ fn say(context: &Context, message: Outgoing) {
         members.router.get(key).into_iter().for_each(|slot| slot.send([&message]))
     });
 }
-
-/// Frames of one waiting write.
-const MAX_WAITING: usize = 16;

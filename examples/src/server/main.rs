@@ -50,6 +50,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         );
     }
     let limits = cli.limits()?;
+    // Before anybody is told that the server runs: from then on a signal ends it in order.
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let demo_secret = cli.jwt_hs256_secret.is_none().then(random_key);
     if demo_secret.is_some() && !cli.listen.ip().is_loopback() {
         return Err("without a key the server is in demo mode, which is on loopback only: give --jwt-hs256-secret".into());
@@ -92,7 +94,6 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     tokio::spawn(listen::serve(listener, routes::router(app.clone()), limits.handshake_deadline));
     tokio::spawn(listen::serve(admin, admin::router(app), limits.handshake_deadline));
 
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     hub.shutdown(CloseReason::RESTART).await;
     Ok(())

@@ -72,6 +72,24 @@ impl Server {
         Self { child, address, admin }
     }
 
+    /// Asks it to end and waits for its exit code.
+    pub(crate) async fn exit_code(mut self) -> Option<i32> {
+        soon("the server's end", async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("a child") {
+                    return status.code();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    }
+
     /// One request on a connection of its own: the status and the body.
     pub(crate) async fn http(
         address: SocketAddr,
