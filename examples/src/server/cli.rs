@@ -16,6 +16,9 @@ pub(crate) struct Cli {
     /// The secret of HS256, HS384 and HS512 tokens; without it the server is in demo mode.
     #[arg(long, env = "TIDINGS_JWT_HS256_SECRET", hide_env_values = true)]
     pub(crate) jwt_hs256_secret: Option<String>,
+    /// A file with a JWK Set whose keys check tokens; read again when a token names an unknown key.
+    #[arg(long, env = "TIDINGS_JWT_JWKS", conflicts_with = "jwt_hs256_secret")]
+    pub(crate) jwt_jwks: Option<String>,
     /// Who must have issued tokens.
     #[arg(long, env = "TIDINGS_JWT_ISSUER")]
     pub(crate) jwt_issuer: Option<String>,

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use tidings_auth_jwt::{JwtAuthenticator, JwtConfig, RoomPatterns};
+use tidings_auth_jwt::{FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, RoomPatterns};
 use tidings_bus_memory::MemoryBus;
 use tidings_core::{CloseReason, Hub};
 use tokio::net::TcpListener;
@@ -52,15 +52,24 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let limits = cli.limits()?;
     // Before anybody is told that the server runs: from then on a signal ends it in order.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let demo_secret = cli.jwt_hs256_secret.is_none().then(random_key);
+    let demo_secret = (cli.jwt_hs256_secret.is_none() && cli.jwt_jwks.is_none()).then(random_key);
     if demo_secret.is_some() && !cli.listen.ip().is_loopback() {
-        return Err("without a key the server is in demo mode, which is on loopback only: give --jwt-hs256-secret".into());
+        return Err("without a key the server is in demo mode, which is on loopback only: give --jwt-hs256-secret or --jwt-jwks".into());
     }
     let mut jwt = JwtConfig::default();
     (jwt.issuer, jwt.audience) = (cli.jwt_issuer.clone(), cli.jwt_audience.clone());
     jwt.leeway = limits.token_leeway;
-    let secret = cli.jwt_hs256_secret.clone().or_else(|| demo_secret.clone()).unwrap_or_default();
-    let authenticator = JwtAuthenticator::hs(&secret, jwt)?;
+    let authenticator =
+        match (&cli.jwt_jwks, cli.jwt_hs256_secret.as_ref().or(demo_secret.as_ref())) {
+            (Some(url), _) if url.contains("://") => {
+                return Err("--jwt-jwks takes a file yet, not a URL".into());
+            }
+            (Some(file), _) => JwtAuthenticator::rotating(
+                Jwks::new(FileSource::new(file), JwksConfig::default()),
+                jwt,
+            ),
+            (None, secret) => JwtAuthenticator::hs(secret.map_or("", String::as_str), jwt)?,
+        };
     let authorizer = RoomPatterns { open: cli.open_rooms };
     let hub =
         Hub::builder(Arc::new(MemoryBus::default()), Arc::new(authenticator), Arc::new(authorizer))
