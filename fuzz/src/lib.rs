@@ -1,0 +1,270 @@
+//! The bodies of the fuzz targets. Each panics when what it checks does not hold.
+//!
+//! They are ordinary functions, so that `examples/tests/corpora.rs` replays the corpora on stable.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Uri, header};
+use tidings_core::{
+    Change, ConnectRequest, ConnectionKey, Frame, Outgoing, RoomId, Router, TenantId, Topic,
+    UserId, encode_json, redact_query,
+};
+use tidings_transport_ws::Decoder;
+
+/// Any bytes are decoded without a panic; what is accepted is encoded again with the same payload bytes.
+pub fn decode(data: &[u8]) {
+    let text = Bytes::copy_from_slice(data);
+    let Ok(read) = tidings_core::decode(&text) else { return };
+    let mut encoded = Vec::new();
+    let outgoing = Outgoing::event(read.message.clone(), None).answering(read.id.clone());
+    encode_json(&outgoing, &mut encoded);
+    if let Some(payload) = &read.message.payload {
+        let end = [b",\"payload\":", payload.bytes().as_ref(), b"}"].concat();
+        assert!(encoded.ends_with(&end), "the payload's bytes changed");
+    }
+    let again = tidings_core::decode(&Bytes::from(encoded));
+    assert_eq!(again.as_ref(), Ok(&read), "it does not read what it wrote");
+}
+
+/// Three lines: a target, an `Authorization`, a `Cookie`. No token is shown by a request's `Debug` or
+/// by [`redact_query`].
+pub fn credentials(data: &[u8]) {
+    let mut lines = data.splitn(3, |&byte| byte == b'\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (target, bearer, cookie) = (line(), line(), line());
+    let target = String::from_utf8_lossy(target);
+    let planted = !target.contains(SECRET);
+    let joint = if target.contains('?') { '&' } else { '?' };
+    let with_secret = format!("{target}{joint}token={SECRET}");
+
+    for target in [&*target, &with_secret] {
+        let shown = redact_query(target);
+        assert_hidden(&shown);
+        assert_eq!(redact_query(&shown), shown, "redacted twice is redacted once");
+        assert!(!planted || !shown.contains(SECRET), "a log shows {shown}");
+
+        let Ok(uri) = target.parse::<Uri>() else { continue };
+        let mut request = Request::new(());
+        *request.uri_mut() = uri;
+        let bare = format!("{:?}", ConnectRequest::read(&request, COOKIE));
+        for (name, value) in [(header::AUTHORIZATION, bearer), (header::COOKIE, cookie)] {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                request.headers_mut().insert(name, value);
+            }
+        }
+        let read = ConnectRequest::read(&request, COOKIE);
+        let debug = format!("{read:?}");
+        assert!(!planted || !debug.contains(SECRET), "Debug shows {debug}");
+        assert_hidden(&redact_query(&read.uri.to_string()));
+        if let Some(token) = &read.token {
+            assert!(!token.expose().is_empty());
+            assert_eq!(format!("{token:?}"), "Token(…)");
+            // What does not depend on the token cannot show it.
+            assert_eq!(format!("{:?}", read.clone().with_token("another")), debug);
+        }
+        let in_query = read.query("token").any(|value| !value.is_empty());
+        assert!(!in_query || read.token.is_some(), "a token of the query was not found");
+        let same_kind = read.token.is_none() || in_query;
+        assert!(!same_kind || debug == bare, "Debug shows headers");
+    }
+}
+
+/// Every parameter that a server reads as `token` has lost its value.
+fn assert_hidden(shown: &str) {
+    let query = shown.split_once('?').map_or("", |(_, query)| query);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let hidden = name != "token" || matches!(&*value, "" | "[redacted]");
+        assert!(hidden, "a log shows {shown}");
+    }
+}
+
+/// Four bytes (a limit, three lengths of pieces) and a stream. Fed in pieces it gives what it gives at
+/// once, and never more than the limit is kept.
+pub fn websocket(data: &[u8]) {
+    let Some((&[limit, lengths @ ..], stream)) = data.split_first_chunk::<4>() else { return };
+    let limit = usize::from(limit);
+    let whole = feed(limit, [stream]);
+
+    let mut lengths = lengths.map(usize::from);
+    if lengths == [0; 3] {
+        lengths = [1; 3];
+    }
+    let (mut pieces, mut rest) = (Vec::new(), stream);
+    for length in lengths.into_iter().cycle() {
+        let (piece, later) = rest.split_at(length.min(rest.len()));
+        pieces.push(piece);
+        rest = later;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(feed(limit, pieces), whole, "the pieces {lengths:?} change what is read");
+}
+
+/// The frames, the close code and the error that pieces of a stream give.
+fn feed<'a>(limit: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
+    let mut decoder = Decoder::new(limit);
+    let (mut out, mut error) = (VecDeque::new(), None);
+    for piece in pieces {
+        if let Err(e) = decoder.feed(piece, &mut out) {
+            assert!(error.is_none(), "one error at most");
+            error = Some(e.to_string());
+        }
+        let debug = format!("{decoder:?}");
+        assert!(kept(&debug, " message: [") <= limit, "{debug}");
+        assert!(kept(&debug, " control: [") <= MAX_CONTROL_BYTES, "{debug}");
+    }
+    let frames = out.into_iter().map(|frame| match frame {
+        Frame::Message(text) => {
+            assert!(text.len() <= limit && std::str::from_utf8(&text).is_ok());
+            ("message", text)
+        }
+        Frame::Respond(bytes) => {
+            assert!(bytes.len() <= 2 + MAX_CONTROL_BYTES);
+            ("respond", bytes)
+        }
+        Frame::Alive => ("alive", Bytes::new()),
+        other => panic!("a WebSocket gives no {other:?}"),
+    });
+    (frames.collect(), decoder.closed(), error)
+}
+
+type Read = (Vec<(&'static str, Bytes)>, Option<u16>, Option<String>);
+
+/// How many bytes a decoder keeps in a field; its `Debug` alone tells.
+fn kept(debug: &str, field: &str) -> usize {
+    let (_, list) = debug.split_once(field).expect("a decoder has the field");
+    let (list, _) = list.split_once(']').expect("a list ends");
+    list.split(',').filter(|byte| !byte.is_empty()).count()
+}
+
+/// Two bytes for each operation. A router answers as a map of sets does.
+pub fn router(data: &[u8]) {
+    let mut world = World::default();
+    for &[what, which] in data.as_chunks::<2>().0.iter().take(MAX_OPERATIONS) {
+        let topic = topic(which);
+        let connection = usize::from(what >> 3).checked_rem(world.keys.len());
+        match (what & 7, connection) {
+            (0 | 1, _) | (_, None) => world.attach(),
+            (2, Some(connection)) => world.detach(connection),
+            (3..=5, Some(connection)) => world.join(connection, &topic),
+            (_, Some(connection)) => world.leave(connection, &topic),
+        }
+        world.check();
+    }
+    for connection in 0..world.keys.len() {
+        world.detach(connection);
+    }
+    world.check();
+    assert!(world.router.is_empty() && world.members.is_empty());
+}
+
+/// Topics whose names are the same in several scopes and tenants.
+fn topic(n: u8) -> Topic {
+    let name = ["a", "b"][usize::from(n & 1)];
+    let tenant = match n & 2 {
+        0 => TenantId::default(),
+        _ => TenantId::new("a").expect("it is a name"),
+    };
+    match n & 12 {
+        0 | 4 => Topic::room(tenant, RoomId::new(name).expect("it is a name")),
+        8 => Topic::user(tenant, UserId::new(name).expect("it is a name")),
+        _ => Topic::everyone(tenant),
+    }
+}
+
+/// A router and what it should know. A connection's value is its number.
+#[derive(Default)]
+struct World {
+    router: Router<usize>,
+    /// Of all that ever were; `false` when it has left.
+    keys: Vec<(ConnectionKey, bool)>,
+    /// Never empty sets.
+    members: BTreeMap<Topic, BTreeSet<usize>>,
+}
+
+impl World {
+    fn attach(&mut self) {
+        let key = self.router.attach(self.keys.len());
+        let reused = self.keys.iter().any(|&(other, _)| other == key);
+        assert!(!reused, "a key names one connection for ever");
+        self.keys.push((key, true));
+    }
+
+    fn detach(&mut self, number: usize) {
+        let (key, alive) = self.keys[number];
+        let answer = self.router.detach(key);
+        assert_eq!(answer.is_some(), alive);
+        let Some((value, left)) = answer else { return };
+        assert_eq!(value, number);
+        for (topic, change) in left {
+            assert_ne!(change, Change::None);
+            assert_eq!(change, self.model_leave(number, &topic));
+        }
+        assert!(self.topics_of(number).is_empty(), "it left all its topics");
+        self.keys[number].1 = false;
+    }
+
+    fn join(&mut self, number: usize, topic: &Topic) {
+        let (key, alive) = self.keys[number];
+        let mut expected = Change::None;
+        if alive {
+            let members = self.members.entry(topic.clone()).or_default();
+            let first = members.is_empty();
+            if members.insert(number) {
+                expected = if first { Change::Opened } else { Change::Joined };
+            }
+        }
+        assert_eq!(self.router.join(key, topic), expected);
+    }
+
+    fn leave(&mut self, number: usize, topic: &Topic) {
+        let expected = self.model_leave(number, topic);
+        assert_eq!(self.router.leave(self.keys[number].0, topic), expected);
+    }
+
+    fn model_leave(&mut self, number: usize, topic: &Topic) -> Change {
+        let Some(members) = self.members.get_mut(topic) else { return Change::None };
+        if !members.remove(&number) {
+            return Change::None;
+        }
+        if !members.is_empty() {
+            return Change::Left;
+        }
+        self.members.remove(topic);
+        Change::Closed
+    }
+
+    fn topics_of(&self, number: usize) -> BTreeSet<&Topic> {
+        let of = self.members.iter().filter(|(_, members)| members.contains(&number));
+        of.map(|(topic, _)| topic).collect()
+    }
+
+    fn check(&self) {
+        let router = &self.router;
+        assert_eq!(router.topics().count(), self.members.len(), "empty topics vanish");
+        for (topic, members) in &self.members {
+            let slots = router.members(topic);
+            assert_eq!(slots.len(), members.len());
+            let known = slots.map(|slot| *router.at(slot).expect("a member is a connection"));
+            assert_eq!(&known.collect::<BTreeSet<_>>(), members);
+        }
+        for (number, &(key, alive)) in self.keys.iter().enumerate() {
+            assert_eq!(router.get(key).copied(), alive.then_some(number));
+            let expected = self.topics_of(number);
+            assert_eq!(router.topics_of(key).count(), expected.len());
+            assert_eq!(router.topics_of(key).collect::<BTreeSet<_>>(), expected);
+        }
+        let alive = self.keys.iter().filter(|(_, alive)| *alive).count();
+        assert_eq!((router.len(), router.iter().count()), (alive, alive));
+    }
+}
+
+/// What is planted as a token; the data of a fuzzer hardly ever has it.
+const SECRET: &str = "s5ecret-c7f1";
+const COOKIE: &str = "wsToken";
+/// Longest payload of a control frame (RFC 6455, section 5.5).
+const MAX_CONTROL_BYTES: usize = 125;
+/// More would only make one run slow.
+const MAX_OPERATIONS: usize = 256;
