@@ -313,7 +313,7 @@ impl Hub {
             if let Scope::Room(room) = topic.scope {
                 let entry = rooms.entry((topic.tenant, room)).or_default();
                 entry.0 += clients.len();
-                entry.1.extend(clients.into_iter().map(|(user, _)| user));
+                entry.1.extend(clients);
             }
         }
         let info = |((tenant, room), (connections, users)): (_, (_, HashSet<_>))| RoomInfo {
@@ -333,7 +333,7 @@ impl Hub {
                 Scope::User(user) => {
                     users.entry((topic.tenant, user)).or_default().0 += clients.len()
                 }
-                Scope::Room(room) => clients.into_iter().for_each(|(user, _)| {
+                Scope::Room(room) => clients.into_iter().for_each(|user| {
                     users.entry((topic.tenant.clone(), user)).or_default().1.insert(room.clone());
                 }),
                 Scope::Client(_) | Scope::Everyone => {}
@@ -348,7 +348,8 @@ impl Hub {
         users.into_iter().map(info).collect()
     }
 
-    async fn members(&self) -> Vec<(Topic, Vec<(UserId, ())>)> {
+    /// The topics of this node, each with the user of each of its connections.
+    async fn members(&self) -> Vec<(Topic, Vec<UserId>)> {
         let mut all = Vec::new();
         for shard in &self.0.shards {
             let topics = shard.ask(|members| {
@@ -357,7 +358,7 @@ impl Hub {
                     router
                         .members(topic)
                         .filter_map(|s| router.at(s))
-                        .map(|s| (s.user.clone(), ()))
+                        .map(|s| s.user.clone())
                         .collect()
                 };
                 router.topics().map(|topic| (topic.clone(), users(topic))).collect::<Vec<_>>()
