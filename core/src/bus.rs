@@ -1,11 +1,12 @@
 //! The seam to what joins nodes: [`Bus`], its links, and its optional powers.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 
-use crate::{Delivery, Publication, Receipt, RoomId, TenantId, Topic, UserId};
+use crate::{Delivery, NodeId, Publication, Receipt, Topic, UserId};
 
 /// What carries publications to every node that has a listener for them.
 ///
@@ -108,32 +109,134 @@ pub enum BusError {
 }
 
 /// What a bus keeps of its topics. It only reads: keeping is part of [`Bus::publish`].
+///
+/// Each partition has a clock, which rises with every kept message of any of its topics, in the order
+/// in which links deliver, and an epoch, which changes when the store may have lost something of what it kept
+/// (it was flushed, restored, or its replica was promoted). Clocks and offsets compare within an epoch only.
 #[async_trait]
 pub trait History: Debug + Send + Sync {
-    /// What the topic has kept after a clock, oldest first, at most `limit` messages.
+    /// A secret that is the same on all nodes of this bus; cursors are signed with it.
+    ///
+    /// # Errors
+    /// [`BusError`] when it cannot be read now.
+    async fn cursor_key(&self) -> Result<[u8; 16], BusError>;
+
+    /// Where a partition and these topics of it stand, in one reading.
+    ///
+    /// # Behavior
+    /// - `tops` has one entry per topic, in order, no older than the call.
+    /// - No message after the reading has a clock of at most [`Tops::clock`].
+    ///
+    /// # Errors
+    /// [`BusError`] when it cannot be read now.
+    async fn tops(&self, partition: u16, topics: &[Topic]) -> Result<Tops, BusError>;
+
+    /// What a topic has kept after a clock, oldest first, at most `limit` messages.
     ///
     /// # Errors
     /// [`BusError`] when it cannot be read now.
     async fn after(&self, topic: &Topic, clock: u64, limit: u32) -> Result<HistoryPage, BusError>;
 }
 
+/// Where a partition stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tops {
+    /// The partition's epoch.
+    pub epoch: u64,
+    /// The clock of the last kept message of the partition; 0 when there was none.
+    pub clock: u64,
+    /// The topics' last messages, in the order of the question.
+    pub tops: Vec<Top>,
+}
+
+/// The last message that a topic took: 0 and 0 when the store knows of none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Top {
+    /// Its offset. The first offset of a topic is any above 0; it never goes back within an epoch.
+    pub offset: u64,
+    /// Its clock.
+    pub clock: u64,
+}
+
 /// A part of a topic's history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistoryPage {
-    /// The messages, each with its position.
-    pub deliveries: Vec<Delivery>,
-    /// Whether nothing between the asked clock and the first of these was trimmed.
-    pub whole: bool,
-    /// The epoch of the topic.
+    /// The epoch of the partition.
     pub epoch: u64,
+    /// The messages after the asked clock, oldest first, each with its position.
+    pub deliveries: Vec<Delivery>,
+    /// Whether these are all there were from the asked clock on: nothing between it and the last of these, or
+    /// the reading when there is no more, was trimmed, expired or lost.
+    pub whole: bool,
+    /// Whether the limit ended the page.
+    pub more: bool,
 }
 
-/// Who is in which room over all nodes.
+/// Who is in which topic, over all nodes, with how many connections.
+///
+/// Nodes claim, under a lease; what a dead node claimed ends with its lease. Claims are level-triggered:
+/// repeating one changes nothing.
 #[async_trait]
 pub trait Presence: Debug + Send + Sync {
-    /// The users in a room, sorted, each once.
+    /// States how many connections of a user this node has in a topic; 0 ends the claim. One answer per claim,
+    /// in order. It also renews the node's lease.
+    ///
+    /// # Behavior
+    /// - Each claim is one atomic step: over all nodes, exactly one claim sees a user come (`before` 0,
+    ///   `after` above) and one sees it go.
+    ///
+    /// # Errors
+    /// [`BusError`] in the place of each claim that was not taken.
+    async fn claim(
+        &self,
+        node: &NodeId,
+        lease: Duration,
+        claims: &[Claim],
+    ) -> Vec<Result<Tally, BusError>>;
+
+    /// Keeps the node's claims alive for `lease` from now. `false`: the store does not know them (it was flushed
+    /// or the lease had run out), claim all again.
+    ///
+    /// # Errors
+    /// [`BusError`] when it cannot be done now.
+    async fn renew(&self, node: &NodeId, lease: Duration) -> Result<bool, BusError>;
+
+    /// Ends the claims of nodes whose lease has run out. Answers the users that are thereby gone from a topic;
+    /// over all nodes each is answered once.
+    ///
+    /// # Errors
+    /// [`BusError`] when it cannot be done now.
+    async fn expire(&self) -> Result<Vec<(Topic, UserId)>, BusError>;
+
+    /// The users in a topic, sorted, each once.
     ///
     /// # Errors
     /// [`BusError`] when it cannot be read now.
-    async fn members(&self, tenant: &TenantId, room: &RoomId) -> Result<Vec<UserId>, BusError>;
+    async fn members(&self, topic: &Topic) -> Result<Vec<UserId>, BusError>;
+
+    /// How many users are in a topic, without listing them.
+    ///
+    /// # Errors
+    /// [`BusError`] when it cannot be read now.
+    async fn count(&self, topic: &Topic) -> Result<u64, BusError>;
+}
+
+/// How many connections of a user a node has in a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The topic.
+    pub topic: Topic,
+    /// The user.
+    pub user: UserId,
+    /// Its connections on the node that claims.
+    pub connections: u32,
+}
+
+/// The connections of a user in a topic over all nodes, around one claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Before it.
+    pub before: u64,
+    /// After it.
+    pub after: u64,
 }

@@ -31,7 +31,9 @@ pub use auth::{
     Action, AllowAll, Anonymous, AuthError, Authenticator, Authorizer, Claims, ConnectRequest,
     Denied, FirstOf, Identity, Token, redact_query,
 };
-pub use bus::{Bus, BusError, BusInterest, BusLink, History, HistoryPage, Presence};
+pub use bus::{
+    Bus, BusError, BusInterest, BusLink, Claim, History, HistoryPage, Presence, Tally, Top, Tops,
+};
 pub use close::CloseReason;
 pub use codec::{ClientMessage, CorrelationId, DecodeError, decode, encode_json, push_payload};
 pub use id::{ClientId, NameError, NodeId, RoomId, TenantId, UserId};
@@ -39,7 +41,9 @@ pub use interest::{Command, Interest};
 pub use limits::{Limits, LimitsError};
 pub use message::{Message, MessageError, MessageType, Payload};
 pub use outgoing::{ErrorCode, GapReason, Outgoing};
-pub use publication::{Delivery, Except, Position, Publication, Receipt, Retention};
+pub use publication::{
+    Delivery, Except, IDEMPOTENCY_WINDOW, Position, Publication, Receipt, Retention,
+};
 pub use router::{Change, ConnectionKey, Router};
 pub use session::{Effect, Input, JoinRequest, Now, Operation, Outcome, Session};
 pub use topic::{Scope, Topic};

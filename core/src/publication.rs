@@ -19,14 +19,32 @@ pub struct Publication {
     pub except: Option<Except>,
     /// How long the topic keeps it; `None` in a topic without history.
     pub retention: Option<Retention>,
-    /// A repeat under the same key within five minutes is not delivered again, where the bus has history.
+    /// A repeat under the same key in the same topic within [`IDEMPOTENCY_WINDOW`] is not delivered again,
+    /// where the bus has history; it gets the receipt of the first.
     pub idempotency_key: Option<String>,
+    /// Of messages with the same key a client that is too slow for all may get the latest alone, where the
+    /// topic's policy says so.
+    pub conflation_key: Option<String>,
 }
 
 impl Publication {
     /// A message for all of a topic.
     pub fn new(topic: Topic, message: Message) -> Self {
-        Self { topic, message, except: None, retention: None, idempotency_key: None }
+        Self {
+            topic,
+            message,
+            except: None,
+            retention: None,
+            idempotency_key: None,
+            conflation_key: None,
+        }
+    }
+
+    /// Has the topic keep it.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = Some(retention);
+        self
     }
 
     /// Leaves out one client or one user.
@@ -75,13 +93,15 @@ pub struct Delivery {
     pub except: Option<Except>,
     /// Where it stands in its topic; `None` in a topic without history.
     pub position: Option<Position>,
+    /// The key under which a later message may replace it for a slow client.
+    pub conflation_key: Option<String>,
 }
 
 impl Delivery {
     /// What a bus delivers of a publication that it does not keep.
     pub fn of(publication: &Publication) -> Self {
-        let Publication { topic, message, except, .. } = publication.clone();
-        Self { topic, message, except, position: None }
+        let Publication { topic, message, except, conflation_key, .. } = publication.clone();
+        Self { topic, message, except, position: None, conflation_key }
     }
 }
 
@@ -112,3 +132,6 @@ impl Receipt {
         Self { position: None, links: Some(links) }
     }
 }
+
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(5 * 60);
