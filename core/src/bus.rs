@@ -163,6 +163,8 @@ pub struct Top {
 pub struct HistoryPage {
     /// The epoch of the partition.
     pub epoch: u64,
+    /// The clock of the partition at the reading: what is published later has a higher one.
+    pub clock: u64,
     /// The messages after the asked clock, oldest first, each with its position.
     pub deliveries: Vec<Delivery>,
     /// Whether these are all there were from the asked clock on: nothing between it and the last of these, or
