@@ -55,5 +55,5 @@ pub use transport::{
 #[cfg(feature = "runtime")]
 pub use runtime::{
     AttachError, Attachment, ConnectOptions, Context, Handler, HandlerError, Hub, HubBuilder,
-    NoHandler, PublishError, Reply, RoomInfo, StartError, Stats, UserInfo,
+    Mailbox, NoHandler, PublishError, Reply, RoomInfo, StartError, Stats, SubmitError, UserInfo,
 };

@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::command::Commands;
 use super::link::{Link, LinkEvent};
 use super::shard::{Routed, ShardHandle};
 use crate::{Bus, Delivery, Topic};
@@ -31,6 +32,7 @@ pub(crate) struct Dispatcher {
     bus: Arc<dyn Bus>,
     links: Vec<Link>,
     shards: Vec<ShardHandle>,
+    commands: Arc<Commands>,
     topics: HashMap<Topic, Entry>,
     wishes: mpsc::UnboundedReceiver<Wish>,
     /// Topics in which something may have been missed since a link was lost.
@@ -73,6 +75,7 @@ impl Dispatcher {
         bus: Arc<dyn Bus>,
         links: Vec<Link>,
         shards: Vec<ShardHandle>,
+        commands: Arc<Commands>,
         wishes: mpsc::UnboundedReceiver<Wish>,
         up: Arc<AtomicBool>,
         inbox_bytes: usize,
@@ -81,6 +84,7 @@ impl Dispatcher {
             bus,
             links,
             shards,
+            commands,
             topics: HashMap::new(),
             wishes,
             suspects: HashSet::new(),
@@ -212,6 +216,9 @@ impl Dispatcher {
     }
 
     async fn deliver(&mut self, delivery: Delivery) {
+        if self.commands.take(&delivery) {
+            return;
+        }
         let Some(entry) = self.topics.get(&delivery.topic) else { return };
         let routed = Arc::new(Routed::new(delivery));
         for (shard, _) in self.shards.iter().zip(&entry.counts).filter(|(_, n)| **n > 0) {

@@ -5,13 +5,16 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::clock;
+use super::command::Commands;
 use super::dispatcher::{BusAway, Dispatcher, Wish};
 use super::handler::{Handler, NoHandler};
 use super::link::Link;
+use super::mailbox::SubmitError;
 use super::outbox::Outbox;
 use super::serve::Attachment;
 use super::shard::{Shard, ShardHandle, Slot};
@@ -20,9 +23,9 @@ use super::types::{
     AttachError, ConnectOptions, PublishError, RoomInfo, StartError, Stats, UserInfo,
 };
 use crate::{
-    Action, AuthError, Authenticator, Authorizer, Bus, BusError, CloseReason, ConnectRequest,
-    ConnectionKey, Denied, GapReason, Identity, Limits, Outgoing, Publication, Receipt, RoomId,
-    Scope, TenantId, Topic, TransportInfo, UserId,
+    Action, AuthError, Authenticator, Authorizer, Bus, BusError, ClientId, CloseReason,
+    ConnectRequest, ConnectionKey, Denied, GapReason, Identity, Limits, NodeId, Outgoing,
+    Publication, Receipt, RoomId, Scope, TenantId, Topic, TransportInfo, UserId,
 };
 
 /// One node. Cloning it gives another handle to the same node.
@@ -37,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) wishes: mpsc::UnboundedSender<Wish>,
+    pub(crate) commands: Arc<Commands>,
+    node: NodeId,
     framings: Mutex<Vec<&'static str>>,
     next_shard: AtomicUsize,
     bus_up: Arc<AtomicBool>,
@@ -58,6 +63,7 @@ pub struct HubBuilder {
     handler: Arc<dyn Handler>,
     limits: Limits,
     shards: usize,
+    node: Option<NodeId>,
 }
 
 impl HubBuilder {
@@ -72,6 +78,13 @@ impl HubBuilder {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// What this node is called among the others; random by default. No two nodes may have one name.
+    #[must_use]
+    pub fn node(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
         self
     }
 
@@ -98,13 +111,17 @@ impl HubBuilder {
             .collect();
         let handles: Vec<_> = shards.iter().map(Shard::handle).collect();
         let bus_up = Arc::new(AtomicBool::new(true));
-        let inbox_bytes = self.limits.inbox_bytes;
+        let Limits { inbox_bytes, message_bytes, .. } = self.limits;
         let (bus, up) = (self.bus.clone(), bus_up.clone());
-        spawn(Dispatcher::new(bus, links, handles.clone(), wished, up, inbox_bytes).run());
+        let commands = Arc::new(Commands::new(bus.clone(), handles.clone(), message_bytes));
+        let dispatcher =
+            Dispatcher::new(bus, links, handles.clone(), commands.clone(), wished, up, inbox_bytes);
+        spawn(dispatcher.run());
         for shard in shards {
             spawn(shard.run());
         }
-        Ok(Hub(Arc::new(Inner {
+        let node = self.node.unwrap_or_else(random_node);
+        let hub = Hub(Arc::new(Inner {
             bus: self.bus,
             authenticator: self.authenticator,
             authorizer: self.authorizer,
@@ -112,11 +129,16 @@ impl HubBuilder {
             limits: self.limits,
             shards: handles,
             wishes,
+            commands,
+            node,
             framings: Mutex::default(),
             next_shard: AtomicUsize::new(0),
             bus_up,
             draining: AtomicBool::new(false),
-        })))
+        }));
+        // When the bus goes away just now, the wish stands and is fulfilled once it is back.
+        let _ = hub.want(0, vec![hub.0.commands.topic()]).await;
+        Ok(hub)
     }
 }
 
@@ -129,7 +151,12 @@ impl Hub {
     ) -> HubBuilder {
         let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (handler, limits) = (Arc::new(NoHandler), Limits::default());
-        HubBuilder { bus, authenticator, authorizer, handler, limits, shards }
+        HubBuilder { bus, authenticator, authorizer, handler, limits, shards, node: None }
+    }
+
+    /// What this node is called among the others.
+    pub fn node_id(&self) -> &NodeId {
+        &self.0.node
     }
 
     /// What this node grants.
@@ -239,14 +266,24 @@ impl Hub {
         }
     }
 
-    /// Ends this node's connections of a user or a client; answers how many there were.
+    /// Hands a client message of `who` to its connection, on whatever node that is, and waits for the
+    /// verdict; the answer comes on the connection. For connections with a [`Mailbox`](crate::Mailbox).
+    ///
+    /// # Errors
+    /// [`SubmitError`], each with its HTTP status. After `Unavailable` the message may have been taken or not.
+    pub async fn submit(
+        &self,
+        client: ClientId,
+        who: &Identity,
+        message: Bytes,
+    ) -> Result<(), SubmitError> {
+        self.0.commands.submit(client, who, message).await
+    }
+
+    /// Ends the connections of a user or a client on all nodes; answers how many there were. Nodes that do not
+    /// answer within 2 s, or cannot be reached since the bus is away, are not counted.
     pub async fn disconnect(&self, topic: Topic, reason: CloseReason) -> usize {
-        let mut ended = 0;
-        for shard in &self.0.shards {
-            let (topic, reason) = (topic.clone(), reason.clone());
-            ended += shard.ask(move |members| members.end(&topic, &reason)).await.unwrap_or(0);
-        }
-        ended
+        self.0.commands.disconnect(&topic, &reason).await
     }
 
     /// Takes no further connections and ends all there are; returns when they are gone, or after twice `close_deadline`.
@@ -386,6 +423,10 @@ impl Hub {
             framings.len() - 1
         })
     }
+}
+
+fn random_node() -> NodeId {
+    NodeId::new(client_id().to_string()).expect("32 digits are a name")
 }
 
 /// How often a shutdown looks whether all are gone.

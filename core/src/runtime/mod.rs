@@ -1,10 +1,12 @@
 //! The engine on tokio: the [`Hub`], its dispatcher, its shards, and the one loop of a connection.
 
 mod clock;
+mod command;
 mod dispatcher;
 mod handler;
 mod hub;
 mod link;
+mod mailbox;
 mod outbox;
 mod serve;
 mod shard;
@@ -13,5 +15,6 @@ mod types;
 
 pub use handler::{Context, Handler, HandlerError, NoHandler, Reply};
 pub use hub::{Hub, HubBuilder};
+pub use mailbox::{Mailbox, SubmitError};
 pub use serve::Attachment;
 pub use types::{AttachError, ConnectOptions, PublishError, RoomInfo, StartError, Stats, UserInfo};

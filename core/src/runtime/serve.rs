@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::clock;
 use super::handler::{Context, Reply};
 use super::hub::Hub;
+use super::mailbox::Mailbox;
 use super::outbox::{Flushed, Outbox};
 use super::shard::{Joined, ShardHandle};
 use super::types::ConnectOptions;
@@ -65,6 +66,13 @@ impl Attachment {
     /// Which connection this is.
     pub fn client_id(&self) -> ClientId {
         self.context.client
+    }
+
+    /// Opens the mailbox of a connection that cannot be written to by its peer, as an event stream is:
+    /// [`Hub::submit`] finds it on every node.
+    pub fn mailbox(&self) -> Mailbox {
+        let Context { hub, client, identity, .. } = &self.context;
+        hub.0.commands.mailboxes.open(*client, identity)
     }
 
     /// Serves the connection until it ends. To be run as a task of its own: a panic in a handler ends only that.

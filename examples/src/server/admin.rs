@@ -31,7 +31,7 @@ async fn stats(State(app): Shared) -> Json<Value> {
     let stats = app.hub.stats().await;
     let count = |name| stats.connections.get(name).copied().unwrap_or(0);
     Json(json!({
-        "nodeId": app.node_id,
+        "nodeId": app.hub.node_id().as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptimeSeconds": app.started.elapsed().as_secs(),
         "connections": {"websocket": count("websocket"), "sse": count("sse")},

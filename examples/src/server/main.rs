@@ -19,11 +19,11 @@ use std::sync::Arc;
 use clap::Parser;
 use tidings_auth_jwt::{FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, RoomPatterns};
 use tidings_bus_memory::MemoryBus;
-use tidings_core::{CloseReason, Hub};
+use tidings_core::{CloseReason, Hub, NodeId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use app::{App, Mailboxes, RoomMessages};
+use app::{App, RoomMessages};
 use cli::Cli;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -71,21 +71,21 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             (None, secret) => JwtAuthenticator::hs(secret.map_or("", String::as_str), jwt)?,
         };
     let authorizer = RoomPatterns { open: cli.open_rooms };
-    let hub =
+    let mut hub =
         Hub::builder(Arc::new(MemoryBus::default()), Arc::new(authenticator), Arc::new(authorizer))
             .handler(Arc::new(RoomMessages))
             .limits(limits.clone())
-            .shards(tokio::runtime::Handle::current().metrics().num_workers())
-            .start()
-            .await?;
+            .shards(tokio::runtime::Handle::current().metrics().num_workers());
+    if let Some(name) = &cli.node_id {
+        hub = hub.node(NodeId::new(name).map_err(|e| format!("--node-id: {e}"))?);
+    }
+    let hub = hub.start().await?;
 
     let print_key = cli.publish_key.is_none();
     let app = Arc::new(App {
         hub: hub.clone(),
-        node_id: cli.node_id.clone().unwrap_or_else(random_key),
         publish_key: cli.publish_key.clone().unwrap_or_else(random_key),
         demo_secret,
-        mailboxes: Mailboxes::default(),
         started: tokio::time::Instant::now(),
         cli,
     });

@@ -11,13 +11,13 @@ use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use tidings_core::{
-    AttachError, AuthError, ClientId, CloseReason, ConnectOptions, ConnectRequest, Identity,
-    TransportInfo, Verdict,
+    AttachError, AuthError, CloseReason, ConnectOptions, ConnectRequest, Identity, SubmitError,
+    TransportInfo,
 };
 use tidings_transport_sse::{ENVELOPE, FRAMING, SseTransport, closing_response, stream_response};
 use tidings_transport_ws::{WsConfig, origin_passes};
 
-use crate::app::{App, Mailbox, Posted};
+use crate::app::App;
 
 type Shared = State<Arc<App>>;
 
@@ -72,10 +72,9 @@ async fn events(State(app): Shared, request: Request) -> Response {
     let framing = if envelope { ENVELOPE } else { FRAMING };
     let info = TransportInfo { name: "sse", binary: false, answers_heartbeats: false, framing };
     let options = ConnectOptions::of(&connect);
-    match app.hub.attach(identity.clone(), options, info).await {
+    match app.hub.attach(identity, options, info).await {
         Ok(attachment) => {
-            let mailbox = Mailbox::open(&app, attachment.client_id(), identity);
-            let (transport, body) = SseTransport::new(envelope, retry, mailbox);
+            let (transport, body) = SseTransport::new(envelope, retry, attachment.mailbox());
             tokio::spawn(attachment.serve(transport));
             (cors, stream_response(body)).into_response()
         }
@@ -104,13 +103,15 @@ async fn submit(State(app): Shared, Path(client): Path<String>, request: Request
 }
 
 async fn post_to(app: &App, client: &str, who: &Identity, body: bytes::Bytes) -> StatusCode {
-    let Ok(client) = client.parse::<ClientId>() else { return StatusCode::NOT_FOUND };
-    match app.mailboxes.post(client, who, body).await {
-        Posted::Verdict(Verdict::Accepted) => StatusCode::ACCEPTED,
-        Posted::Verdict(Verdict::RateLimited) => StatusCode::TOO_MANY_REQUESTS,
-        Posted::Verdict(_) => StatusCode::BAD_REQUEST,
-        Posted::NotYours => StatusCode::FORBIDDEN,
-        Posted::NotFound => StatusCode::NOT_FOUND,
+    let Ok(client) = client.parse() else { return StatusCode::NOT_FOUND };
+    match app.hub.submit(client, who, body).await {
+        Ok(()) => StatusCode::ACCEPTED,
+        Err(SubmitError::Invalid) => StatusCode::BAD_REQUEST,
+        Err(SubmitError::Forbidden) => StatusCode::FORBIDDEN,
+        Err(SubmitError::NotFound) => StatusCode::NOT_FOUND,
+        Err(SubmitError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+        Err(SubmitError::RateLimited) => StatusCode::TOO_MANY_REQUESTS,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
