@@ -1,0 +1,225 @@
+//! What nodes on one bus do for each other: a client is reached and disconnected from any of them.
+
+#![cfg(feature = "testing")]
+#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tidings_bus_memory::MemoryBus;
+use tidings_core::testing::{MemoryPipe, PipeClient};
+use tidings_core::{
+    AllowAll, Anonymous, Bus, ClientId, CloseReason, ConnectOptions, Hub, Identity, Limits,
+    Mailbox, Message, NodeId, Publication, PublishError, SubmitError, TenantId, Topic, Transport,
+    TransportInfo, UserId,
+};
+
+/// A connection that is written to by `Hub::submit` alone, as an event stream is.
+struct Stream {
+    mailbox: Mailbox,
+    pipe: MemoryPipe,
+}
+
+impl Transport for Stream {
+    type Reader = Mailbox;
+    type Writer = <MemoryPipe as Transport>::Writer;
+
+    fn info(&self) -> TransportInfo {
+        self.pipe.info()
+    }
+
+    fn split(self) -> (Self::Reader, Self::Writer) {
+        (self.mailbox, self.pipe.split().1)
+    }
+}
+
+struct Client {
+    pipe: PipeClient,
+    id: ClientId,
+}
+
+impl Client {
+    async fn connect(hub: &Hub, who: Identity) -> Self {
+        let attached = hub.attach(who, ConnectOptions::default(), MemoryPipe::info());
+        let attachment = in_time(attached).await.expect("it is taken in");
+        let (pipe, client) = MemoryPipe::new(64 * 1024);
+        let id = attachment.client_id();
+        let stream = Stream { mailbox: attachment.mailbox(), pipe };
+        tokio::spawn(attachment.serve(stream));
+        let mut client = Self { pipe: client, id };
+        assert_eq!(client.next().await["type"], "connected");
+        client
+    }
+
+    async fn next(&mut self) -> Value {
+        let text = in_time(self.pipe.next()).await;
+        let text = text.unwrap_or_else(|| panic!("ended: {:?}", self.pipe.closed()));
+        serde_json::from_str(&text).expect("it is JSON")
+    }
+
+    /// Why the server ended it, after nothing else.
+    async fn ended(&mut self) -> Option<CloseReason> {
+        assert_eq!(in_time(self.pipe.next()).await, None);
+        self.pipe.closed()
+    }
+}
+
+async fn node(bus: &MemoryBus) -> Hub {
+    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), Arc::new(AllowAll));
+    let mut limits = Limits::default();
+    (limits.message_bytes, limits.message_burst, limits.message_rate) = (1000, 6, 1);
+    builder.limits(limits).shards(2).start().await.expect("the bus is there")
+}
+
+fn user(name: &str) -> Identity {
+    Identity::user(UserId::new(name).expect("a name"))
+}
+
+fn of_tenant(tenant: &str, name: &str) -> Identity {
+    let mut who = user(name);
+    who.tenant = TenantId::new(tenant).expect("a name");
+    who
+}
+
+async fn in_time<T>(answer: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, answer).await.expect("it comes in time")
+}
+
+#[tokio::test]
+async fn a_message_is_submitted_at_any_node() {
+    let bus = MemoryBus::default();
+    let (holder, other) = (node(&bus).await, node(&bus).await);
+    let ada = of_tenant("t", "ada");
+    let mut client = Client::connect(&holder, ada.clone()).await;
+    let id = client.id;
+    for hub in [&holder, &other] {
+        let submit = |who: Identity, message: &'static [u8]| {
+            in_time(async move { hub.submit(id, &who, Bytes::from_static(message)).await })
+        };
+        assert_eq!(submit(ada.clone(), br#"{"type":"ping","id":1}"#).await, Ok(()));
+        let pong = client.next().await;
+        assert_eq!((&pong["type"], &pong["id"]), (&"pong".into(), &1.into()), "{pong}");
+        assert_eq!(submit(ada.clone(), b"{}").await, Err(SubmitError::Invalid));
+        assert_eq!(submit(ada.clone(), b"\xff").await, Err(SubmitError::Invalid));
+        let ping = br#"{"type":"ping"}"#;
+        assert_eq!(submit(of_tenant("t", "bob"), ping).await, Err(SubmitError::Forbidden));
+        assert_eq!(submit(of_tenant("u", "ada"), ping).await, Err(SubmitError::NotFound));
+        assert_eq!(submit(user("ada"), ping).await, Err(SubmitError::NotFound));
+        assert_eq!(submit(ada.clone(), &[b' '; 1001]).await, Err(SubmitError::TooLarge));
+    }
+    // What was refused before it reached the connection did not count; its budget is the same on all nodes.
+    let ping = Bytes::from_static(br#"{"type":"ping"}"#);
+    in_time(async {
+        while other.submit(id, &ada, ping.clone()).await != Err(SubmitError::RateLimited) {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whom_no_node_has_is_not_found() {
+    let bus = MemoryBus::default();
+    let (holder, other) = (node(&bus).await, node(&bus).await);
+    let nobody = ClientId::from_bits(7);
+    let ping = Bytes::from_static(br#"{"type":"ping"}"#);
+    let answer = in_time(other.submit(nobody, &user("ada"), ping.clone())).await;
+    assert_eq!(answer, Err(SubmitError::NotFound));
+    // Its node still has the topic for a while after the client has gone.
+    let client = Client::connect(&holder, user("ada")).await;
+    let id = client.id;
+    drop(client);
+    holder.disconnect(Topic::client(TenantId::default(), id), CloseReason::DISCONNECTED).await;
+    in_time(async {
+        while other.submit(id, &user("ada"), ping.clone()).await != Err(SubmitError::NotFound) {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_disconnect_reaches_all_nodes() {
+    let bus = MemoryBus::default();
+    let (one, two) = (node(&bus).await, node(&bus).await);
+    let mut hers =
+        [Client::connect(&one, user("ada")).await, Client::connect(&two, user("ada")).await];
+    let mut his = Client::connect(&two, user("bob")).await;
+    let mut namesake = Client::connect(&two, of_tenant("t", "ada")).await;
+    let topic = Topic::user(TenantId::default(), user("ada").user);
+    let reason = CloseReason::DISCONNECTED.with_text("enough");
+    assert_eq!(in_time(one.disconnect(topic, reason.clone())).await, 2);
+    for client in &mut hers {
+        assert_eq!(client.ended().await, Some(reason.clone()));
+    }
+    let topic = Topic::client(TenantId::default(), his.id);
+    assert_eq!(in_time(one.disconnect(topic.clone(), reason.clone())).await, 1);
+    assert_eq!(his.ended().await, Some(reason));
+    let ping = Bytes::from_static(br#"{"type":"ping"}"#);
+    let answer = in_time(one.submit(namesake.id, &of_tenant("t", "ada"), ping)).await;
+    assert_eq!((answer, &namesake.next().await["type"]), (Ok(()), &"pong".into()));
+}
+
+#[tokio::test]
+async fn what_is_near_is_disconnected_without_the_bus() {
+    let bus = MemoryBus::default();
+    let hub = node(&bus).await;
+    let mut client = Client::connect(&hub, user("ada")).await;
+    bus.set_available(false);
+    let topic = Topic::user(TenantId::default(), user("ada").user);
+    assert_eq!(in_time(hub.disconnect(topic, CloseReason::DISCONNECTED)).await, 1);
+    let mut ended = in_time(client.pipe.next()).await;
+    while ended.is_some() {
+        ended = in_time(client.pipe.next()).await;
+    }
+    assert_eq!(client.pipe.closed(), Some(CloseReason::DISCONNECTED));
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_is_waited_for_in_bounded_time() {
+    let bus = MemoryBus::default();
+    let hub = node(&bus).await;
+    let client = Client::connect(&hub, user("ada")).await;
+    let mut mute = bus.connect(0).await.expect("the bus is there");
+    let elsewhere = Topic::client(TenantId::default(), ClientId::from_bits(7));
+    let hers = Topic::client(TenantId::default(), client.id);
+    mute.interest.subscribe(&[elsewhere, hers.clone()]).await.expect("it is subscribed");
+    let ping = Bytes::from_static(br#"{"type":"ping"}"#);
+    let answer = in_time(hub.submit(ClientId::from_bits(7), &user("ada"), ping)).await;
+    assert_eq!(answer, Err(SubmitError::Unavailable));
+    assert_eq!(in_time(hub.disconnect(hers, CloseReason::DISCONNECTED)).await, 1);
+}
+
+#[tokio::test]
+async fn clients_neither_cause_nor_see_what_nodes_say() {
+    let bus = MemoryBus::default();
+    let (holder, other) = (node(&bus).await, node(&bus).await);
+    let mut client = Client::connect(&holder, user("ada")).await;
+    let hers = Topic::client(TenantId::default(), client.id);
+    for kind in ["server:command", "server:answer"] {
+        let message = Message::of(kind, &1).expect("a message");
+        let refused = in_time(other.publish(Publication::new(hers.clone(), message))).await;
+        assert!(matches!(refused, Err(PublishError::Reserved)), "{kind}: {refused:?}");
+        let message = Bytes::from(format!(r#"{{"type":"{kind}"}}"#));
+        let told = in_time(other.submit(client.id, &user("ada"), message)).await;
+        assert_eq!(told, Ok(()), "{kind}");
+        // The command that carried it came by her topic; all she sees is the answer.
+        assert_eq!(client.next().await["payload"]["code"], "reserved_type", "{kind}");
+        // One that a stranger put on the bus is read by nobody and shown to nobody.
+        let message = Message::of(kind, &"nonsense").expect("a message");
+        bus.publish(vec![Publication::new(hers.clone(), message)]).await;
+    }
+    let mark = Message::of("mark", &1).expect("a message");
+    in_time(other.publish(Publication::new(hers, mark))).await.expect("the bus takes it");
+    assert_eq!(client.next().await["type"], "mark");
+}
+
+#[tokio::test]
+async fn a_node_has_a_name() {
+    let bus = MemoryBus::default();
+    let name = NodeId::new("node-1").expect("a name");
+    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), Arc::new(AllowAll));
+    let named = builder.node(name.clone()).start().await.expect("the bus is there");
+    assert_eq!(named.node_id(), &name);
+    assert_ne!(node(&bus).await.node_id(), node(&bus).await.node_id());
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
