@@ -54,6 +54,7 @@ pub use transport::{
 
 #[cfg(feature = "runtime")]
 pub use runtime::{
-    AttachError, Attachment, ConnectOptions, Context, Handler, HandlerError, Hub, HubBuilder,
-    Mailbox, NoHandler, PublishError, Reply, RoomInfo, StartError, Stats, SubmitError, UserInfo,
+    AttachError, Attachment, ConnectOptions, Context, Event, Handler, HandlerError, Hub,
+    HubBuilder, Mailbox, NoHandler, Observer, PublishError, Reply, RoomInfo, SlowBound, StartError,
+    Stats, SubmitError, UserInfo,
 };

@@ -115,6 +115,7 @@ pub struct Session {
     bucket: Bucket,
     /// When the last `rate_limited` answers were given, oldest first.
     refusals: VecDeque<Duration>,
+    refused: u32,
     expiry: Option<Expiry>,
     leeway: Duration,
     busy: bool,
@@ -133,6 +134,7 @@ impl Session {
         let mut session = Self {
             bucket: Bucket::new(now.monotonic, limits),
             refusals: VecDeque::new(),
+            refused: 0,
             expiry: None,
             leeway: limits.token_leeway,
             busy: false,
@@ -162,6 +164,11 @@ impl Session {
     /// Whether an operation is under way, so that no message may be handed in.
     pub fn is_busy(&self) -> bool {
         self.busy
+    }
+
+    /// How many messages were answered `rate_limited` so far.
+    pub fn refused(&self) -> u32 {
+        self.refused
     }
 
     fn message(&mut self, now: Now, text: &Bytes, submitted: bool, effects: &mut Vec<Effect>) {
@@ -246,6 +253,7 @@ impl Session {
         submitted: bool,
         effects: &mut Vec<Effect>,
     ) {
+        self.refused = self.refused.wrapping_add(1);
         effects.push(if submitted {
             Effect::Verdict(Verdict::RateLimited)
         } else {

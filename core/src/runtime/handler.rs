@@ -2,10 +2,12 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::hub::Hub;
+use super::observer::Event;
 use super::shard::ShardHandle;
 use super::types::PublishError;
 use crate::{
@@ -157,12 +159,15 @@ impl Context {
     /// [`PublishError`]; a [`HandlerError`] can be made of it.
     pub async fn publish(&self, publication: Publication) -> Result<Receipt, PublishError> {
         let action = Action::Publish(&publication.topic);
-        self.hub.authorize(&self.identity, action).await.map_err(|denied| match denied {
-            Denied::Forbidden => PublishError::Forbidden,
-            Denied::Unavailable => {
+        let error = match self.hub.authorize(&self.identity, action).await {
+            Ok(()) => return self.hub.publish(publication).await,
+            Err(Denied::Forbidden) => PublishError::Forbidden,
+            Err(Denied::Unavailable) => {
                 PublishError::Bus(crate::BusError::Unavailable("authorizer".into()))
             }
-        })?;
-        self.hub.publish(publication).await
+        };
+        let (outcome, took) = (Err(&error), Duration::ZERO);
+        self.hub.0.observer.on(Event::Published { outcome, took });
+        Err(error)
     }
 }

@@ -15,6 +15,7 @@ use super::dispatcher::{BusAway, Dispatcher, Wish};
 use super::handler::{Handler, NoHandler};
 use super::link::Link;
 use super::mailbox::SubmitError;
+use super::observer::{Event, Observer, Observing};
 use super::outbox::Outbox;
 use super::serve::Attachment;
 use super::shard::{Shard, ShardHandle, Slot};
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) limits: Limits,
+    pub(crate) observer: Observing,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) wishes: mpsc::UnboundedSender<Wish>,
     pub(crate) commands: Arc<Commands>,
@@ -62,6 +64,7 @@ pub struct HubBuilder {
     authorizer: Arc<dyn Authorizer>,
     handler: Arc<dyn Handler>,
     limits: Limits,
+    observer: Observing,
     shards: usize,
     node: Option<NodeId>,
 }
@@ -88,6 +91,13 @@ impl HubBuilder {
         self
     }
 
+    /// Who is told what happens on the node; without one, nobody.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Observing::with(observer);
+        self
+    }
+
     /// How many shards there are; best one per worker thread, which is the default.
     #[must_use]
     pub fn shards(mut self, shards: usize) -> Self {
@@ -103,11 +113,11 @@ impl HubBuilder {
         let mut links = Vec::new();
         for partition in 0..self.bus.partitions() {
             let link = self.bus.connect(partition).await.map_err(StartError::Bus)?;
-            links.push(Link::new(self.bus.clone(), partition, link));
+            links.push(Link::new(self.bus.clone(), partition, link, self.observer.clone()));
         }
         let (wishes, wished) = mpsc::unbounded_channel();
         let shards: Vec<_> = (0..self.shards)
-            .map(|n| Shard::new(n, wishes.clone(), self.limits.heartbeat))
+            .map(|n| Shard::new(n, wishes.clone(), self.limits.heartbeat, self.observer.clone()))
             .collect();
         let handles: Vec<_> = shards.iter().map(Shard::handle).collect();
         let bus_up = Arc::new(AtomicBool::new(true));
@@ -127,6 +137,7 @@ impl HubBuilder {
             authorizer: self.authorizer,
             handler: self.handler,
             limits: self.limits,
+            observer: self.observer,
             shards: handles,
             wishes,
             commands,
@@ -151,7 +162,8 @@ impl Hub {
     ) -> HubBuilder {
         let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (handler, limits) = (Arc::new(NoHandler), Limits::default());
-        HubBuilder { bus, authenticator, authorizer, handler, limits, shards, node: None }
+        let (observer, node) = (Observing::default(), None);
+        HubBuilder { bus, authenticator, authorizer, handler, limits, observer, shards, node }
     }
 
     /// What this node is called among the others.
@@ -169,12 +181,12 @@ impl Hub {
     /// # Errors
     /// [`AuthError`]; `Unavailable` when the authenticator did not answer in time.
     pub async fn authenticate(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
-        match timeout(self.0.limits.handshake_deadline, self.0.authenticator.authenticate(request))
-            .await
-        {
-            Ok(answer) => answer,
-            Err(_) => Err(AuthError::Unavailable("no answer in time".to_owned())),
-        }
+        let asked = self.0.authenticator.authenticate(request);
+        let answer = timeout(self.0.limits.handshake_deadline, asked).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(AuthError::Unavailable("no answer in time".to_owned())));
+        self.0.observer.on(Event::Authenticated { outcome: answer.as_ref().map(drop) });
+        answer
     }
 
     pub(crate) async fn authorize(&self, who: &Identity, action: Action<'_>) -> Result<(), Denied> {
@@ -189,6 +201,19 @@ impl Hub {
     /// # Errors
     /// [`AttachError`]: nothing was attached.
     pub async fn attach(
+        &self,
+        identity: Identity,
+        options: ConnectOptions,
+        info: TransportInfo,
+    ) -> Result<Attachment, AttachError> {
+        let attached = self.try_attach(identity, options, info).await;
+        if let Err(error) = &attached {
+            self.0.observer.on(Event::Refused { error: *error });
+        }
+        attached
+    }
+
+    async fn try_attach(
         &self,
         identity: Identity,
         options: ConnectOptions,
@@ -223,6 +248,7 @@ impl Hub {
         let mut first = vec![Outgoing::connected(client, &identity, heartbeat, false)];
         if options.cursor.is_some() {
             first.push(Outgoing::gap(None, GapReason::Cursor));
+            self.0.observer.on(Event::Gap { reason: GapReason::Cursor, connections: 1 });
         }
         let outbox = Arc::new(Outbox::new(self.0.limits.outbox_bytes, clock::monotonic()));
         let slot = Slot::new(
@@ -251,7 +277,17 @@ impl Hub {
     /// # Errors
     /// [`PublishError`] says whether to mend the message or to try again.
     pub async fn publish(&self, publication: Publication) -> Result<Receipt, PublishError> {
-        self.check(&publication)?;
+        let begun = clock::monotonic();
+        let published = match self.check(&publication) {
+            Ok(()) => self.hand_to_bus(publication).await,
+            Err(error) => Err(error),
+        };
+        let (outcome, took) = (published.as_ref().map(drop), clock::monotonic() - begun);
+        self.0.observer.on(Event::Published { outcome, took });
+        published
+    }
+
+    async fn hand_to_bus(&self, publication: Publication) -> Result<Receipt, PublishError> {
         let mut receipts = self.0.bus.publish(vec![publication]).await;
         let missing = || Err(BusError::Unavailable("the bus gave no answer".to_owned()));
         receipts.pop().unwrap_or_else(missing).map_err(PublishError::Bus)

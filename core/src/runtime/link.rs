@@ -11,6 +11,7 @@ use futures_core::stream::BoxStream;
 use tokio::time::{Sleep, sleep};
 
 use super::clock;
+use super::observer::{Event, Observing};
 use super::spawn::jitter;
 use crate::{Bus, BusError, BusInterest, BusLink, Command, Delivery, Interest, Topic};
 
@@ -27,6 +28,7 @@ pub(crate) enum LinkEvent {
 pub(crate) struct Link {
     bus: Arc<dyn Bus>,
     partition: u16,
+    observer: Observing,
     interest: Interest,
     state: State,
     backoff: Duration,
@@ -56,11 +58,18 @@ struct Live {
 
 impl Link {
     /// A link that is up.
-    pub(crate) fn new(bus: Arc<dyn Bus>, partition: u16, link: BusLink) -> Self {
+    pub(crate) fn new(
+        bus: Arc<dyn Bus>,
+        partition: u16,
+        link: BusLink,
+        observer: Observing,
+    ) -> Self {
+        observer.on(Event::LinkUp { partition });
         let state = State::Up(Live::new(link));
         Self {
             bus,
             partition,
+            observer,
             interest: Interest::new(LINGER),
             state,
             backoff: FIRST_BACKOFF,
@@ -93,12 +102,17 @@ impl Link {
                     Ok(link) => {
                         self.state = State::Up(Live::new(link));
                         self.backoff = FIRST_BACKOFF;
+                        self.observer.on(Event::LinkUp { partition: self.partition });
                         return Poll::Ready(LinkEvent::Up);
                     }
                     Err(_) => self.wait(),
                 },
                 State::Up(live) => {
                     if let Poll::Ready(event) = live.poll_command(cx, &mut self.interest) {
+                        if let LinkEvent::Subscribed(topics) | LinkEvent::Refused(topics) = &event {
+                            let done = matches!(event, LinkEvent::Subscribed(_));
+                            self.observer.on(Event::Subscribed { topics: topics.len(), done });
+                        }
                         return Poll::Ready(event);
                     }
                     match live.deliveries.as_mut().poll_next(cx) {
@@ -108,6 +122,7 @@ impl Link {
                         Poll::Ready(_) => {
                             self.interest.link_lost();
                             self.wait();
+                            self.observer.on(Event::LinkLost { partition: self.partition });
                             return Poll::Ready(LinkEvent::Lost);
                         }
                         Poll::Pending => {}

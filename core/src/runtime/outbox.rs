@@ -29,7 +29,23 @@ struct State {
     waker: Option<Waker>,
     ticked: bool,
     heard: Duration,
+    /// What has left since the last sweep.
+    written: Written,
     due: Option<Duration>,
+}
+
+/// What has left for a client.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+}
+
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, more: Self) {
+        self.frames += more.frames;
+        self.bytes += more.bytes;
+    }
 }
 
 /// What the queue looks like after a flush.
@@ -144,15 +160,20 @@ impl Outbox {
         self.lock().due = due;
     }
 
-    /// Asks for a tick when it is due. Answers when the client was last heard.
-    pub(crate) fn sweep(&self, now: Duration) -> Duration {
+    /// Asks for a tick when it is due. Answers when the client was last heard, and what has left since the last time.
+    pub(crate) fn sweep(&self, now: Duration) -> (Duration, Written) {
         let mut state = self.lock();
-        let heard = state.heard;
+        let swept = (state.heard, std::mem::take(&mut state.written));
         if state.due.is_some_and(|due| due <= now) {
             (state.due, state.ticked) = (None, true);
             Self::wake(state);
         }
-        heard
+        swept
+    }
+
+    /// What has left since the last sweep.
+    pub(crate) fn take_written(&self) -> Written {
+        std::mem::take(&mut self.lock().written)
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
@@ -176,6 +197,7 @@ impl State {
     fn advance(&mut self, mut taken: usize) -> bool {
         let mut left = false;
         self.bytes = self.bytes.saturating_sub(taken);
+        self.written.bytes += taken as u64;
         while let Some(front) = self.queue.front_mut() {
             if taken < front.len() {
                 self.begun |= taken > 0;
@@ -184,6 +206,7 @@ impl State {
             }
             taken -= front.len();
             self.queue.pop_front();
+            self.written.frames += 1;
             (self.begun, left) = (false, true);
         }
         left

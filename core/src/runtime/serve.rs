@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -12,6 +13,7 @@ use super::clock;
 use super::handler::{Context, Reply};
 use super::hub::Hub;
 use super::mailbox::Mailbox;
+use super::observer::{Event, Observing, SlowBound};
 use super::outbox::{Flushed, Outbox};
 use super::shard::{Joined, ShardHandle};
 use super::types::ConnectOptions;
@@ -30,10 +32,18 @@ pub struct Attachment {
     outbox: Arc<Outbox>,
     options: ConnectOptions,
     info: TransportInfo,
+    opened: Duration,
+    /// Why it ended, once it did.
+    ended: Option<CloseReason>,
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
+        self.context.hub.0.observer.on(Event::Closed {
+            transport: self.info.name,
+            reason: self.ended.as_ref(),
+            lasted: clock::monotonic() - self.opened,
+        });
         let key = self.context.key;
         self.context.shard.run(move |members| members.detach(key));
     }
@@ -59,8 +69,10 @@ impl Attachment {
         info: TransportInfo,
     ) -> Self {
         let shard: ShardHandle = hub.0.shards[number].clone();
+        hub.0.observer.on(Event::Opened { transport: info.name });
         let context = Context { hub, shard, key, client, identity };
-        Self { context, number, outbox, options, info }
+        let (opened, ended) = (clock::monotonic(), None);
+        Self { context, number, outbox, options, info, opened, ended }
     }
 
     /// Which connection this is.
@@ -81,7 +93,13 @@ impl Attachment {
         let mut connection = Connection::begin(&mut self, reader);
         let reason = connection.run(&mut writer).await;
         let mut reader = connection.reader;
-        self.context.hub.0.handler.on_disconnect(&self.context).await;
+        if reason.is_some() {
+            self.ended.clone_from(&reason);
+        }
+        let told = AssertUnwindSafe(self.context.hub.0.handler.on_disconnect(&self.context));
+        if told.catch_unwind().await.is_err() {
+            self.context.hub.0.observer.on(Event::Panicked);
+        }
         if let Some(reason) = reason {
             let deadline = self.context.hub.0.limits.close_deadline;
             let _ = timeout(deadline, async {
@@ -108,7 +126,8 @@ impl<'a, R: FrameReader> Connection<'a, R> {
         let session =
             Session::new(clock::now(), &hub.0.limits, attachment.context.identity.expires_at);
         let options = std::mem::take(&mut attachment.options);
-        let operation = caught(welcome(attachment.context.clone(), attachment.number, options));
+        let welcome = welcome(attachment.context.clone(), attachment.number, options);
+        let operation = caught(hub.0.observer.clone(), welcome);
         Self {
             attachment,
             reader,
@@ -127,12 +146,20 @@ impl<'a, R: FrameReader> Connection<'a, R> {
         loop {
             match outbox.flush(|frames| writer.try_write(frames)) {
                 Err(_) => return None,
-                Ok(Flushed::Ended(reason)) => return Some(reason),
+                Ok(Flushed::Ended(reason)) => {
+                    if reason == CloseReason::TOO_SLOW {
+                        self.too_slow(SlowBound::Bytes);
+                    }
+                    return Some(reason);
+                }
                 Ok(Flushed::Blocked) => match timeout(deadline, write_front(&outbox, writer)).await
                 {
                     Ok(Ok(())) => continue,
                     Ok(Err(_)) => return None,
-                    Err(_) => return None,
+                    Err(_) => {
+                        self.too_slow(SlowBound::Time);
+                        return None;
+                    }
                 },
                 Ok(Flushed::Empty) => {}
             }
@@ -157,12 +184,20 @@ impl<'a, R: FrameReader> Connection<'a, R> {
         }
     }
 
+    fn too_slow(&mut self, bound: SlowBound) {
+        self.attachment.ended = Some(CloseReason::TOO_SLOW);
+        self.attachment.context.hub.0.observer.on(Event::TooSlow { bound });
+    }
+
     fn read_error(&mut self, error: &ReadError) -> Option<()> {
         CloseReason::of_read_error(error).map(|reason| self.attachment.outbox.end(reason))
     }
 
     fn frame(&mut self, frame: Frame) {
         self.attachment.outbox.heard(clock::monotonic());
+        if let Frame::Message(text) | Frame::Submitted(text, _) = &frame {
+            self.attachment.context.hub.0.observer.on(Event::Received { bytes: text.len() });
+        }
         match frame {
             Frame::Message(text) => self.input(Input::Message(text)),
             Frame::Submitted(text, verdict) => {
@@ -187,7 +222,11 @@ impl<'a, R: FrameReader> Connection<'a, R> {
 
     fn input(&mut self, input: Input) {
         let mut effects = std::mem::take(&mut self.effects);
+        let refused = self.session.refused();
         self.session.handle(clock::now(), input, &mut effects);
+        if self.session.refused() != refused {
+            self.attachment.context.hub.0.observer.on(Event::RateLimited);
+        }
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send(message) => {
@@ -214,28 +253,36 @@ impl<'a, R: FrameReader> Connection<'a, R> {
 
     fn start(&self, operation: Operation) -> BoxFuture<'static, Done> {
         let (context, number) = (self.attachment.context.clone(), self.attachment.number);
+        let observer = context.hub.0.observer.clone();
         match operation {
             Operation::Join(request) => {
-                caught(async move { Done::Outcome(join(&context, number, request).await) })
+                caught(
+                    observer,
+                    async move { Done::Outcome(join(&context, number, request).await) },
+                )
             }
-            Operation::Leave { room, id } => caught(async move {
+            Operation::Leave { room, id } => caught(observer, async move {
                 leave(&context, room, id, None).await;
                 Done::Outcome(Outcome::Answered)
             }),
-            Operation::Renew { token, id } => caught(renew(context, token, id)),
+            Operation::Renew { token, id } => caught(observer, renew(context, token, id)),
             Operation::Handle(message) => {
-                caught(async move { Done::Outcome(handle(&context, message).await) })
+                caught(observer, async move { Done::Outcome(handle(&context, message).await) })
             }
         }
     }
 }
 
 /// A panic ends the connection with 1011 and nothing else.
-fn caught(operation: impl Future<Output = Done> + Send + 'static) -> BoxFuture<'static, Done> {
-    AssertUnwindSafe(operation)
-        .catch_unwind()
-        .map(|done| done.unwrap_or(Done::Close(CloseReason::INTERNAL)))
-        .boxed()
+fn caught(
+    observer: Observing,
+    operation: impl Future<Output = Done> + Send + 'static,
+) -> BoxFuture<'static, Done> {
+    let panicked = move |_| {
+        observer.on(Event::Panicked);
+        Done::Close(CloseReason::INTERNAL)
+    };
+    AssertUnwindSafe(operation).catch_unwind().map(|done| done.unwrap_or_else(panicked)).boxed()
 }
 
 /// Writes until the frame whose turn it is has left.
@@ -303,6 +350,7 @@ async fn join(context: &Context, number: usize, request: JoinRequest) -> Outcome
     let mut answer = vec![Outgoing::room_joined(&room, false, members).answering(id.clone())];
     if cursor.is_some() {
         answer.push(Outgoing::gap(Some(&room), GapReason::Cursor));
+        context.hub.0.observer.on(Event::Gap { reason: GapReason::Cursor, connections: 1 });
     }
     let (key, max) = (context.key, context.hub.0.limits.rooms_per_connection);
     match context.shard.ask(move |members| members.join_room(key, topic, max, &answer)).await {

@@ -14,7 +14,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::clock;
 use super::dispatcher::Wish;
-use super::outbox::Outbox;
+use super::observer::{Event, Observing};
+use super::outbox::{Outbox, Written};
 use crate::{
     Change, ClientId, CloseReason, ConnectionKey, Delivery, Except, Framing, GapReason, Identity,
     Outgoing, Router, Scope, Topic, TransportInfo, UserId,
@@ -120,6 +121,7 @@ pub(crate) struct Members {
     shard: usize,
     wishes: mpsc::UnboundedSender<Wish>,
     heartbeat: Duration,
+    observer: Observing,
 }
 
 /// How a join ended.
@@ -147,9 +149,11 @@ impl Members {
     }
 
     pub(crate) fn detach(&mut self, key: ConnectionKey) {
-        for (topic, _) in self.router.detach(key).map(|(_, topics)| topics).unwrap_or_default() {
+        let Some((slot, topics)) = self.router.detach(key) else { return };
+        for (topic, _) in topics {
             self.drop_wish(topic);
         }
+        self.tell_written(slot.outbox.take_written());
     }
 
     /// Puts a connection into a room. Whoever asks has wished for the topic; the wish goes with the membership.
@@ -200,7 +204,7 @@ impl Members {
 
     /// Hands the deliveries to their receivers, one push per connection.
     async fn pass(&mut self, deliveries: &[Arc<Routed>], inbox: &Inbox) {
-        let mut receivers = Vec::new();
+        let (mut receivers, mut handed) = (Vec::new(), 0);
         for (number, routed) in deliveries.iter().enumerate() {
             let slots: Vec<u32> = self.router.members(&routed.topic).collect();
             for slot in slots {
@@ -217,6 +221,7 @@ impl Members {
             for &slot in chunk {
                 let Some(member) = self.router.at_mut(slot) else { continue };
                 let framing = member.framing;
+                handed += member.pending.len();
                 member
                     .outbox
                     .push(member.pending.iter().map(|&n| deliveries[n as usize].frame(framing)));
@@ -229,13 +234,16 @@ impl Members {
             inbox.answer_looks(self);
             tokio::task::yield_now().await;
         }
+        self.observer.on(Event::Delivered { messages: deliveries.len(), receivers: handed });
     }
 
     /// Pings who is due, cuts who answered none, wakes whose session waits.
     fn sweep(&mut self, now: Duration) {
         let heartbeat = self.heartbeat;
+        let mut written = Written::default();
         for slot in self.router.values_mut() {
-            let heard = slot.outbox.sweep(now);
+            let (heard, left) = slot.outbox.sweep(now);
+            written += left;
             if slot.next_ping > now {
                 continue;
             }
@@ -246,6 +254,13 @@ impl Members {
             slot.outbox.push([Bytes::from_static(slot.framing.framing.heartbeat)]);
             (slot.pinged_at, slot.next_ping) =
                 (Some(now), slot.next_ping.max(now.saturating_sub(heartbeat)) + heartbeat);
+        }
+        self.tell_written(written);
+    }
+
+    fn tell_written(&self, Written { frames, bytes }: Written) {
+        if bytes > 0 {
+            self.observer.on(Event::Written { frames, bytes });
         }
     }
 }
@@ -334,9 +349,12 @@ impl ShardHandle {
             Scope::Client(_) | Scope::Everyone => return,
         };
         self.run(move |members| {
+            let mut connections = 0;
             for slot in members.router.members(&topic) {
                 members.router.at(slot).into_iter().for_each(|slot| slot.send([&gap]));
+                connections += 1;
             }
+            members.observer.on(Event::Gap { reason: GapReason::Outage, connections });
         });
     }
 
@@ -369,8 +387,9 @@ impl Shard {
         shard: usize,
         wishes: mpsc::UnboundedSender<Wish>,
         heartbeat: Duration,
+        observer: Observing,
     ) -> Self {
-        let members = Members { router: Router::default(), shard, wishes, heartbeat };
+        let members = Members { router: Router::default(), shard, wishes, heartbeat, observer };
         Self { inbox: Arc::default(), members }
     }
 
