@@ -1,0 +1,251 @@
+//! A client that goes, comes back with its cursor and keeps a record.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use super::connection::{Connection, Ended, Event, Incoming, Request, Transport};
+use super::history::{Address, ClientRecord, ConnectionRecord, MessageId, Seen, TopicId, Topics};
+use super::node::Addresses;
+use super::random::Random;
+
+/// What all clients of a run are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Go and come back as [`Cuts`] says.
+    Stormy,
+    /// Stay connected, and come back at once.
+    Calm,
+    /// End and give the record.
+    Over,
+}
+
+/// When a client cuts its own connection, and for how long.
+#[derive(Debug, Clone)]
+pub struct Cuts {
+    /// How long a connection lives.
+    pub every: Range<Duration>,
+    /// How long the client then stays away.
+    pub away: Range<Duration>,
+}
+
+/// A client to be. [`run`](Self::run) is its whole life; it costs one task and one socket.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// A name for people.
+    pub name: String,
+    /// Its user.
+    pub user: String,
+    /// Its token.
+    pub token: String,
+    /// How it connects.
+    pub transport: Transport,
+    /// The rooms that it names in the URL.
+    pub rooms: Vec<String>,
+    /// The topics of the run.
+    pub topics: Arc<Topics>,
+    /// Where it connects, at random.
+    pub addresses: Addresses,
+    /// When it cuts itself off; `None`: never.
+    pub cuts: Option<Cuts>,
+    /// From when times count.
+    pub start: Instant,
+    /// Its random numbers.
+    pub random: Random,
+}
+
+/// Where the life of one connection ended.
+enum Left {
+    /// The client is to end.
+    Over,
+    /// It cut itself off.
+    Cut,
+    /// The server, or the network, ended it.
+    Ended(Ended),
+}
+
+impl Client {
+    /// Connects and comes back until the phase is [`Phase::Over`]. The newest cursor is given on each return; advice
+    /// of the server when to come back is followed.
+    pub async fn run(mut self, mut phase: watch::Receiver<Phase>) -> ClientRecord {
+        let (name, user) = (self.name.clone(), self.user.clone());
+        let mut record = ClientRecord { name, user, connections: Vec::new() };
+        let mut cursor = None;
+        while *phase.borrow() != Phase::Over {
+            let opened = self.start.elapsed();
+            let node = self.random.below(self.addresses.count());
+            let mut connection =
+                ConnectionRecord { node, opened, resumed: cursor.is_some(), ..Default::default() };
+            let left = self.connection(&mut phase, &mut cursor, &mut connection).await;
+            let away = match left {
+                Left::Over => Duration::ZERO,
+                Left::Cut => {
+                    "cut by the client".clone_into(&mut connection.end);
+                    let away = self.cuts.as_ref().map(|cuts| self.random.between(&cuts.away));
+                    away.unwrap_or_default()
+                }
+                Left::Ended(ended) => {
+                    connection.end = format!("{} {}", ended.code.unwrap_or(0), ended.reason);
+                    let backoff = self.random.between(&(BACKOFF..4 * BACKOFF));
+                    ended.reconnect_after.unwrap_or(backoff)
+                }
+            };
+            record.connections.push(connection);
+            self.stay_away(&mut phase, away).await;
+        }
+        record
+    }
+
+    /// Waits, but no longer than a change of phase allows.
+    async fn stay_away(&mut self, phase: &mut watch::Receiver<Phase>, away: Duration) {
+        let stormy = *phase.borrow_and_update() == Phase::Stormy;
+        if stormy {
+            let _ = timeout(away, phase.changed()).await;
+            let calm = self.random.between(&(Duration::ZERO..4 * BACKOFF));
+            if *phase.borrow() == Phase::Calm {
+                sleep(calm).await;
+            }
+        } else {
+            let _ = timeout(away, phase.wait_for(|phase| *phase == Phase::Over)).await;
+        }
+    }
+
+    async fn connection(
+        &mut self,
+        phase: &mut watch::Receiver<Phase>,
+        cursor: &mut Option<String>,
+        record: &mut ConnectionRecord,
+    ) -> Left {
+        let request = Request {
+            address: self.addresses.get(record.node),
+            transport: self.transport,
+            token: &self.token,
+            rooms: &self.rooms,
+            cursor: cursor.as_deref(),
+        };
+        let mut connection = match timeout(OPEN_PATIENCE, Connection::open(&request)).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Left::Ended(Ended::cut(error.to_string())),
+            Err(_) => return Left::Ended(Ended::cut("the server did not answer")),
+        };
+        let mut cut = self.cut_at(phase);
+        let (mut patience, mut advice) = (OPEN_PATIENCE, None);
+        loop {
+            let quiet = Instant::now() + patience;
+            let incoming = tokio::select! {
+                incoming = timeout_at(quiet, connection.next()) => incoming,
+                () = sleep_until(cut.unwrap_or(quiet)), if cut.is_some() => return Left::Cut,
+                changed = phase.changed() => {
+                    if changed.is_err() || *phase.borrow() == Phase::Over {
+                        return Left::Over;
+                    }
+                    cut = None;
+                    continue;
+                }
+            };
+            match incoming {
+                Ok(Ok(Incoming::Event(event))) => {
+                    self.take(&event, record, &mut patience, &mut advice);
+                    if event.cursor.is_some() {
+                        *cursor = event.cursor;
+                    }
+                }
+                Ok(Ok(Incoming::Alive)) => {}
+                Ok(Err(mut ended)) => {
+                    ended.reconnect_after = advice.or(ended.reconnect_after);
+                    return Left::Ended(ended);
+                }
+                Err(_) => return Left::Ended(Ended::cut("the server was silent for too long")),
+            }
+        }
+    }
+
+    fn cut_at(&mut self, phase: &mut watch::Receiver<Phase>) -> Option<Instant> {
+        let stormy = *phase.borrow_and_update() == Phase::Stormy;
+        let cuts = self.cuts.as_ref().filter(|_| stormy)?;
+        Some(Instant::now() + self.random.between(&cuts.every))
+    }
+
+    fn take(
+        &self,
+        event: &Event,
+        record: &mut ConnectionRecord,
+        patience: &mut Duration,
+        advice: &mut Option<Duration>,
+    ) {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        #[derive(Default)]
+        struct Told {
+            room_id: Option<String>,
+            reason: Option<Box<str>>,
+            recovered: bool,
+            heartbeat_ms: u64,
+            reconnect_after_ms: u64,
+        }
+        #[derive(Deserialize)]
+        struct Checked {
+            topic: u32,
+            publisher: u16,
+            sequence: u32,
+        }
+        let at = self.start.elapsed();
+        if event.kind == "checked" {
+            // A payload that is none of ours is what nobody published.
+            let id = event.read::<Checked>().map_or(
+                MessageId { topic: TopicId(u32::MAX), publisher: 0, sequence: 0 },
+                |read| MessageId {
+                    topic: TopicId(read.topic),
+                    publisher: read.publisher,
+                    sequence: read.sequence,
+                },
+            );
+            let at = u32::try_from(at.as_millis()).unwrap_or(u32::MAX);
+            return record.seen.push(Seen::Message(id, at));
+        }
+        let told: Told = event.read().unwrap_or_default();
+        match event.kind.as_str() {
+            "connected" => {
+                record.recovered = Some(told.recovered);
+                *patience =
+                    Duration::from_millis(3 * told.heartbeat_ms).max(Duration::from_secs(2));
+                let joined = self.own_topics().map(|topic| Seen::Joined { topic, at });
+                record.seen.extend(joined);
+            }
+            "room:joined" => {
+                let room = self.room(told.room_id);
+                record.seen.extend(room.map(|topic| Seen::Joined { topic, at }));
+            }
+            "gap" => {
+                let reason = told.reason.unwrap_or_default();
+                let gap = |topic| Seen::Gap(topic, reason.clone());
+                match told.room_id {
+                    Some(room) => record.seen.extend(self.room(Some(room)).map(gap)),
+                    None => record.seen.extend(self.own_topics().map(gap)),
+                }
+            }
+            "server:draining" => {
+                *advice = Some(Duration::from_millis(told.reconnect_after_ms));
+            }
+            _ => {}
+        }
+    }
+
+    /// The topics that a connection is in without joining. A `gap` without a room speaks of them.
+    fn own_topics(&self) -> impl Iterator<Item = TopicId> {
+        let user = self.topics.id(&Address::User(self.user.clone()));
+        user.into_iter().chain(self.topics.id(&Address::Everyone))
+    }
+
+    fn room(&self, room: Option<String>) -> Option<TopicId> {
+        self.topics.id(&Address::Room(room?))
+    }
+}
+
+/// How long a server may take to let a client in, and the first silence after it.
+const OPEN_PATIENCE: Duration = Duration::from_secs(30);
+const BACKOFF: Duration = Duration::from_millis(100);

@@ -1,0 +1,40 @@
+//! Clients that keep a record, publishers that know what was acknowledged, and a checker that compares the two.
+//!
+//! A run has five parts:
+//!
+//! 1. [`Node`]s: the built server as processes; [`Addresses`] says where each is reached now.
+//! 2. [`Topics`]: the rooms, users and the stream for everyone that the run uses, numbered.
+//! 3. [`Client`]s: one task each; they connect over WebSocket or Server-Sent Events, keep the newest cursor, come back
+//!    with it, and give a [`ClientRecord`] at the end. A [`Phase`] tells all of them when to stop cutting themselves off
+//!    and when to end.
+//! 4. [`Publisher`]s: they repeat under one idempotency key until each publication is acknowledged, and answer
+//!    [`Published`] for each.
+//! 5. [`verdict()`]: pure; proves per client and topic that all came in order, each once within a connection, and that
+//!    nothing is missing that no `gap` covers.
+//!
+//! It makes up no load of its own: the programs in `benches/` and the tests say what is published and what breaks.
+
+mod client;
+mod connection;
+mod event_stream;
+mod history;
+mod http;
+mod node;
+mod order;
+mod publisher;
+mod random;
+mod verdict;
+
+pub use client::{Client, Cuts, Phase};
+pub use connection::{Connection, Ended, Event, Incoming, Request, Transport};
+pub use history::{
+    Address, ClientRecord, ConnectionRecord, MessageId, Published, Seen, TopicId, Topics,
+};
+pub use http::Http;
+pub use node::{Addresses, Node, PUBLISH_KEY, SECRET, token};
+pub use publisher::{Outbound, Publisher};
+pub use random::Random;
+pub use verdict::{Report, Rules, Violation, verdict};
+
+/// Why a run could not be carried out.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
