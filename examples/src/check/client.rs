@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::connection::{Connection, Ended, Event, Incoming, Request, Transport};
+use super::crowd::Progress;
 use super::history::{Address, ClientRecord, ConnectionRecord, MessageId, Seen, TopicId, Topics};
 use super::node::Addresses;
 use super::random::Random;
@@ -56,6 +57,8 @@ pub struct Client {
     pub start: Instant,
     /// Its random numbers.
     pub random: Random,
+    /// How far it is.
+    pub progress: Progress,
 }
 
 /// Where the life of one connection ended.
@@ -98,6 +101,12 @@ impl Client {
             self.stay_away(&mut phase, away).await;
         }
         record
+    }
+
+    /// The topics that it is in while it is connected.
+    pub fn joins(&self) -> Vec<TopicId> {
+        let rooms = self.rooms.iter().filter_map(|room| self.room(Some(room.clone())));
+        rooms.chain(self.own_topics()).collect()
     }
 
     /// Waits, but no longer than a change of phase allows.
@@ -205,6 +214,7 @@ impl Client {
                 },
             );
             let at = u32::try_from(at.as_millis()).unwrap_or(u32::MAX);
+            self.progress.got(id);
             return record.seen.push(Seen::Message(id, at));
         }
         let told: Told = event.read().unwrap_or_default();
@@ -213,12 +223,12 @@ impl Client {
                 record.recovered = Some(told.recovered);
                 *patience =
                     Duration::from_millis(3 * told.heartbeat_ms).max(Duration::from_secs(2));
-                let joined = self.own_topics().map(|topic| Seen::Joined { topic, at });
-                record.seen.extend(joined);
+                self.own_topics().for_each(|topic| self.joined(topic, at, record));
             }
             "room:joined" => {
-                let room = self.room(told.room_id);
-                record.seen.extend(room.map(|topic| Seen::Joined { topic, at }));
+                self.room(told.room_id)
+                    .into_iter()
+                    .for_each(|topic| self.joined(topic, at, record));
             }
             "gap" => {
                 let reason = told.reason.unwrap_or_default();
@@ -233,6 +243,11 @@ impl Client {
             }
             _ => {}
         }
+    }
+
+    fn joined(&self, topic: TopicId, at: Duration, record: &mut ConnectionRecord) {
+        self.progress.joined(topic);
+        record.seen.push(Seen::Joined { topic, at });
     }
 
     /// The topics that a connection is in without joining. A `gap` without a room speaks of them.

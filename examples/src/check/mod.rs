@@ -5,8 +5,8 @@
 //! 1. [`Node`]s: the built server as processes; [`Addresses`] says where each is reached now.
 //! 2. [`Topics`]: the rooms, users and the stream for everyone that the run uses, numbered.
 //! 3. [`Client`]s: one task each; they connect over WebSocket or Server-Sent Events, keep the newest cursor, come back
-//!    with it, and give a [`ClientRecord`] at the end. A [`Phase`] tells all of them when to stop cutting themselves off
-//!    and when to end.
+//!    with it, and give a [`ClientRecord`] at the end. A [`Crowd`] runs them, and its [`Phase`] tells all of them when
+//!    to stop cutting themselves off and when to end.
 //! 4. [`Publisher`]s: they repeat under one idempotency key until each publication is acknowledged, and answer
 //!    [`Published`] for each.
 //! 5. [`verdict()`]: pure; proves per client and topic that all came in order, each once within a connection, and that
@@ -16,6 +16,7 @@
 
 mod client;
 mod connection;
+mod crowd;
 mod event_stream;
 mod history;
 mod http;
@@ -27,6 +28,7 @@ mod verdict;
 
 pub use client::{Client, Cuts, Phase};
 pub use connection::{Connection, Ended, Event, Incoming, Request, Transport};
+pub use crowd::{Crowd, Progress};
 pub use history::{
     Address, ClientRecord, ConnectionRecord, MessageId, Published, Seen, TopicId, Topics,
 };
