@@ -10,7 +10,6 @@ use crate::queue::{Pushed, Queue};
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) away: bool,
     links: HashMap<u64, Link>,
     by_topic: HashMap<Topic, HashMap<u64, Arc<Queue>>>,
     next_id: u64,

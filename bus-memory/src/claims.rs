@@ -1,0 +1,101 @@
+//! Who is where: what nodes claim, and until when.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tidings_core::{Claim, NodeId, Tally, Topic, UserId};
+
+/// The claims of all nodes. A pure machine; time is an argument.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    leases: HashMap<NodeId, Lease>,
+    /// Leases that ran out although their node came back; their claims count until [`expire`](Self::expire).
+    lapsed: Vec<Lease>,
+    topics: HashMap<Topic, BTreeMap<UserId, u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Lease {
+    until: Duration,
+    held: HashMap<(Topic, UserId), u32>,
+}
+
+impl Claims {
+    /// States claims under a lease. A node whose lease had run out begins anew.
+    pub(crate) fn claim(
+        &mut self,
+        now: Duration,
+        node: &NodeId,
+        lease: Duration,
+        claims: &[Claim],
+    ) -> Vec<Tally> {
+        let mut holder = self.leases.remove(node).unwrap_or_default();
+        if holder.until <= now && !holder.held.is_empty() {
+            self.lapsed.push(std::mem::take(&mut holder));
+        }
+        holder.until = now.saturating_add(lease);
+        let tallies = claims.iter().map(|claim| self.take(&mut holder, claim)).collect();
+        self.leases.insert(node.clone(), holder);
+        tallies
+    }
+
+    fn take(&mut self, holder: &mut Lease, claim: &Claim) -> Tally {
+        let Claim { topic, user, connections } = claim.clone();
+        let place = (topic, user);
+        let had = match connections {
+            0 => holder.held.remove(&place),
+            _ => holder.held.insert(place.clone(), connections),
+        };
+        self.change(&place, had.unwrap_or(0), connections)
+    }
+
+    /// Replaces a part of a user's connections.
+    fn change(&mut self, (topic, user): &(Topic, UserId), old: u32, new: u32) -> Tally {
+        let users = self.topics.get(topic);
+        let before = users.and_then(|users| users.get(user)).copied().unwrap_or(0);
+        let after = before - u64::from(old) + u64::from(new);
+        if after > 0 {
+            self.topics.entry(topic.clone()).or_default().insert(user.clone(), after);
+        } else if let Some(users) = self.topics.get_mut(topic) {
+            users.remove(user);
+            if users.is_empty() {
+                self.topics.remove(topic);
+            }
+        }
+        Tally { before, after }
+    }
+
+    /// Renews a lease that has not run out.
+    pub(crate) fn renew(&mut self, now: Duration, node: &NodeId, lease: Duration) -> bool {
+        match self.leases.get_mut(node) {
+            Some(holder) if holder.until > now => {
+                holder.until = now.saturating_add(lease);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends what was claimed under leases that have run out, and answers who is thereby gone.
+    pub(crate) fn expire(&mut self, now: Duration) -> Vec<(Topic, UserId)> {
+        let ended = self.leases.extract_if(|_, lease| lease.until <= now).map(|(_, lease)| lease);
+        let ended: Vec<_> = ended.chain(self.lapsed.drain(..)).collect();
+        let mut gone = Vec::new();
+        for (place, connections) in ended.into_iter().flat_map(|lease| lease.held) {
+            if self.change(&place, connections, 0).after == 0 {
+                gone.push(place);
+            }
+        }
+        gone
+    }
+
+    /// The users in a topic, sorted.
+    pub(crate) fn members(&self, topic: &Topic) -> Vec<UserId> {
+        self.topics.get(topic).map_or_else(Vec::new, |users| users.keys().cloned().collect())
+    }
+
+    /// How many users are in a topic.
+    pub(crate) fn count(&self, topic: &Topic) -> u64 {
+        self.topics.get(topic).map_or(0, |users| users.len() as u64)
+    }
+}

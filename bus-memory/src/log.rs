@@ -1,0 +1,83 @@
+//! The history of one topic: what is kept, and what was.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tidings_core::{Delivery, Retention, Top};
+
+/// What a topic has kept. A pure machine; time is an argument.
+#[derive(Debug)]
+pub(crate) struct Log {
+    top: Top,
+    /// The clock up to which something may be missing: that of the last message that was trimmed.
+    trimmed: u64,
+    retention: Retention,
+    kept: VecDeque<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    at: Duration,
+    clock: u64,
+    delivery: Delivery,
+}
+
+impl Log {
+    /// The log of a topic of which nothing is known up to the clock `floor`.
+    pub(crate) fn new(floor: u64, retention: Retention) -> Self {
+        Self { top: Top::default(), trimmed: floor, retention, kept: VecDeque::new() }
+    }
+
+    pub(crate) fn top(&self) -> Top {
+        self.top
+    }
+
+    /// Whether nothing after the clock was trimmed.
+    pub(crate) fn whole_after(&self, clock: u64) -> bool {
+        clock >= self.trimmed
+    }
+
+    /// What is kept after a clock, oldest first.
+    pub(crate) fn after(&self, clock: u64) -> impl ExactSizeIterator<Item = &Delivery> {
+        let start = self.kept.partition_point(|kept| kept.clock <= clock);
+        self.kept.range(start..).map(|kept| &kept.delivery)
+    }
+
+    /// Takes the topic's next message; its position is that which `delivery` carries.
+    pub(crate) fn push(&mut self, at: Duration, top: Top, delivery: Delivery, retention: Retention) {
+        self.top = top;
+        self.retention = retention;
+        self.kept.push_back(Kept { at, clock: top.clock, delivery });
+    }
+
+    /// Drops what the retention does not cover any more and answers the bytes that became free.
+    pub(crate) fn trim(&mut self, now: Duration) -> usize {
+        let count = usize::try_from(self.retention.count).unwrap_or(usize::MAX);
+        let mut freed = 0;
+        while self.kept.len() > count || self.expiry().is_some_and(|expiry| expiry <= now) {
+            freed += self.drop_oldest();
+        }
+        freed
+    }
+
+    /// Drops the oldest message, if there is one, and answers the bytes that became free.
+    pub(crate) fn drop_oldest(&mut self) -> usize {
+        let Some(kept) = self.kept.pop_front() else { return 0 };
+        self.trimmed = kept.clock;
+        if self.kept.is_empty() {
+            self.kept = VecDeque::new();
+        }
+        cost(&kept.delivery)
+    }
+
+    /// When the oldest message is too old; `None` when nothing is kept.
+    pub(crate) fn expiry(&self) -> Option<Duration> {
+        self.kept.front().map(|kept| kept.at.saturating_add(self.retention.age))
+    }
+}
+
+/// Bytes that a kept message takes.
+pub(crate) fn cost(delivery: &Delivery) -> usize {
+    let key = delivery.conflation_key.as_ref().map_or(0, String::len);
+    size_of::<Kept>() + delivery.message.len() + key
+}
