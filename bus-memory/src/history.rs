@@ -1,7 +1,7 @@
 //! The history of the bus, read under its lock.
 
 use async_trait::async_trait;
-use tidings_core::{BusError, History, HistoryPage, Tops, Topic};
+use tidings_core::{BusError, History, HistoryPage, Topic, Tops};
 
 use crate::{MemoryBus, known};
 

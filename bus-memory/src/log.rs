@@ -44,7 +44,13 @@ impl Log {
     }
 
     /// Takes the topic's next message; its position is that which `delivery` carries.
-    pub(crate) fn push(&mut self, at: Duration, top: Top, delivery: Delivery, retention: Retention) {
+    pub(crate) fn push(
+        &mut self,
+        at: Duration,
+        top: Top,
+        delivery: Delivery,
+        retention: Retention,
+    ) {
         self.top = top;
         self.retention = retention;
         self.kept.push_back(Kept { at, clock: top.clock, delivery });

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tidings_core::{
-    Delivery, HistoryPage, Position, Publication, Retention, Scope, Top, Tops, Topic,
+    Delivery, HistoryPage, Position, Publication, Retention, Scope, Top, Topic, Tops,
 };
 
 use crate::log::{self, Log};

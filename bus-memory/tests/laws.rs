@@ -9,6 +9,9 @@ use tidings_core::testing::bus_laws::BusFixture;
 struct Fixture(MemoryBus);
 
 impl BusFixture for Fixture {
+    const HISTORY: bool = true;
+    const PRESENCE: bool = true;
+
     async fn start() -> Self {
         Self(MemoryBus::default())
     }
@@ -19,6 +22,10 @@ impl BusFixture for Fixture {
 
     async fn break_links(&self) {
         self.0.cut_links();
+    }
+
+    async fn lose_store(&self) {
+        self.0.flush();
     }
 }
 

@@ -6,18 +6,49 @@ use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::bus_node::{Node, in_time, publish, room, say};
-use crate::{
-    Bus, ClientId, Delivery, Except, Message, MessageType, Payload, Publication, RoomId, TenantId,
-    Topic, UserId,
-};
+use super::script::{Dice, HOSTILE, hostile_topics, in_background, payloads, user};
+use crate::{Bus, ClientId, Delivery, Except, Message, MessageType, Publication, Topic};
 
 /// How the laws get a bus.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use tidings_bus_memory::MemoryBus;
+/// # use tidings_core::{Bus, testing::bus_laws::BusFixture};
+/// struct Fixture(MemoryBus);
+///
+/// impl BusFixture for Fixture {
+///     const HISTORY: bool = true;
+///     const PRESENCE: bool = true;
+///
+///     async fn start() -> Self {
+///         Self(MemoryBus::default())
+///     }
+///     fn bus(&self) -> Arc<dyn Bus> {
+///         Arc::new(self.0.clone())
+///     }
+///     async fn break_links(&self) {
+///         self.0.cut_links();
+///     }
+///     async fn lose_store(&self) {
+///         self.0.flush();
+///     }
+/// }
+///
+/// tidings_core::bus_laws!(Fixture);
+/// ```
 pub trait BusFixture: Sized {
-    /// Makes a bus on which nobody else publishes.
+    /// Whether the bus has [`history`](Bus::history). The laws of history hold it to that: where this is `false`
+    /// they prove only that it has none.
+    const HISTORY: bool;
+
+    /// Whether the bus has [`presence`](Bus::presence), likewise.
+    const PRESENCE: bool;
+
+    /// Makes a bus on which nobody else publishes or claims, and which has kept nothing.
     fn start() -> impl Future<Output = Self>;
 
     /// The bus as one node sees it; each call may be another node's.
@@ -25,14 +56,18 @@ pub trait BusFixture: Sized {
 
     /// Breaks every link of every node. The bus may be away for some seconds afterwards.
     fn break_links(&self) -> impl Future<Output = ()>;
+
+    /// Empties the store under all nodes, as a flush does: history and presence are lost. Links may break, and the
+    /// bus may be away for some seconds afterwards. Never called where the bus has neither.
+    fn lose_store(&self) -> impl Future<Output = ()>;
 }
 
-/// Makes one `#[test]` of each law of a [`Bus`](crate::Bus), for a
+/// Makes one `#[test]` of each law of a [`Bus`](crate::Bus) and of what it keeps, for a
 /// [`BusFixture`](crate::testing::bus_laws::BusFixture).
 #[macro_export]
 macro_rules! bus_laws {
     ($fixture:ty) => {
-        $crate::bus_laws! { $fixture:
+        $crate::bus_laws! { $fixture: bus_laws:
             delivers_once_subscribe_returned
             echoes_to_the_publishers_node
             each_node_once
@@ -48,12 +83,50 @@ macro_rules! bus_laws {
             an_exclusion_survives_the_bus
             a_random_script_agrees_with_the_model
         }
+        $crate::bus_laws! { $fixture: history_laws:
+            the_bus_has_what_its_fixture_says
+            positions_follow_the_link
+            history_is_what_the_link_delivered
+            history_pages_go_on_where_they_ended
+            history_is_trimmed_by_count_and_says_so
+            history_is_trimmed_by_age_and_says_so
+            a_quiet_topic_stays_whole
+            history_keeps_any_payload
+            what_is_not_kept_takes_no_position
+            a_kept_batch_equals_its_singles
+            tops_are_one_reading
+            concurrent_publishers_leave_no_hole
+            hostile_topics_share_no_history
+            the_cursor_key_is_one_secret
+            a_lost_store_shows_in_the_epoch
+        }
+        $crate::bus_laws! { $fixture: idempotency_laws:
+            a_repeat_gets_the_first_receipt
+            idempotency_keys_never_leak
+            concurrent_repeats_deliver_once
+        }
+        $crate::bus_laws! { $fixture: history_model:
+            a_random_history_agrees_with_the_model
+        }
+        $crate::bus_laws! { $fixture: presence_laws:
+            presence_counts_over_all_nodes
+            presence_is_level_triggered
+            a_batch_of_claims_equals_its_singles
+            concurrent_claims_see_one_come_and_one_go
+            members_are_sorted
+            presence_never_leaks
+            an_ended_lease_is_answered_once
+            a_renewed_lease_lives
+            a_late_node_begins_anew
+            presence_is_claimed_again_after_a_loss
+            a_random_presence_agrees_with_the_model
+        }
     };
-    ($fixture:ty: $($law:ident)*) => {
+    ($fixture:ty: $laws:ident: $($law:ident)*) => {
         $(
             #[test]
             fn $law() {
-                $crate::testing::bus_laws::run($crate::testing::bus_laws::$law::<$fixture>());
+                $crate::testing::bus_laws::run($crate::testing::$laws::$law::<$fixture>());
             }
         )*
     };
@@ -210,21 +283,7 @@ pub async fn payloads_are_opaque<F: BusFixture>() {
     let mut node = Node::join(fixture.bus()).await;
     let topic = room("bytes");
     node.subscribe(std::slice::from_ref(&topic)).await;
-    let all: Vec<u8> = (0..=255).collect();
-    let big: Vec<u8> =
-        (0..1 << 20_u32).map(|n: u32| (n.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
-    let json =
-        Payload::json("{ \"a\" : 1.50,\r\n \"a\":[1e3, \"\u{2028}\"] }").expect("it is JSON");
-    let payloads = [
-        None,
-        Some(Payload::Binary(Bytes::new())),
-        Some(Payload::Binary(all.into())),
-        Some(Payload::Binary(Bytes::from_static(b"\r\n$5\r\n\0"))),
-        Some(Payload::Binary(Bytes::from_static(b"{}"))),
-        Some(json),
-        Some(Payload::Binary(big.into())),
-    ];
-    for payload in payloads {
+    for payload in payloads() {
         for kind in ["a", "ä b:*?{}", &"k".repeat(128)] {
             let kind = MessageType::new(kind).expect("it is a type");
             let message = Message { kind, payload: payload.clone() };
@@ -303,7 +362,7 @@ pub async fn an_exclusion_survives_the_bus<F: BusFixture>() {
     let mut node = Node::join(fixture.bus()).await;
     let topic = room("but one");
     node.subscribe(std::slice::from_ref(&topic)).await;
-    let users = HOSTILE.map(|name| Except::User(UserId::new(name).expect("it is a name")));
+    let users = HOSTILE.map(|name| Except::User(user(name)));
     let clients = [0, 1, u128::MAX].map(|bits| Except::Client(ClientId::from_bits(bits)));
     for except in users.into_iter().chain(clients) {
         let publication = say(&topic, "not for you").except(except);
@@ -360,26 +419,6 @@ async fn random_script(fixture: &impl BusFixture, mut dice: Dice) {
     }
 }
 
-/// Topics that a careless spelling would take for one another or for a pattern.
-fn hostile_topics() -> Vec<Topic> {
-    let named = |name| TenantId::new(name).expect("it is a name");
-    let mut topics = Vec::new();
-    for tenant in [TenantId::default(), named("a"), named("*"), named("a:b"), named("(default)")] {
-        for name in HOSTILE {
-            topics.push(Topic::room(tenant.clone(), RoomId::new(name).expect("it is a name")));
-            topics.push(Topic::user(tenant.clone(), UserId::new(name).expect("it is a name")));
-        }
-        topics.push(Topic::client(tenant.clone(), ClientId::from_bits(0)));
-        topics.push(Topic::everyone(tenant));
-    }
-    topics
-}
-
-#[expect(clippy::disallowed_methods, reason = "publishers must truly run at the same time")]
-fn in_background(work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(work)
-}
-
 /// The two numbers that a concurrent publisher wrote.
 fn numbers(delivery: &Delivery) -> (usize, usize) {
     let json = delivery.message.payload.as_ref().map(|p| p.bytes().clone()).unwrap_or_default();
@@ -388,35 +427,6 @@ fn numbers(delivery: &Delivery) -> (usize, usize) {
     (publisher.parse().expect("a number"), n.parse().expect("a number"))
 }
 
-/// Reproducible choices (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
-}
-
-/// Names with a meaning for patterns, separators, hash tags or encodings.
-const HOSTILE: [&str; 14] = [
-    "*",
-    "?",
-    "a",
-    "b",
-    "a:b",
-    "b:*",
-    "{}",
-    "{a}",
-    " ",
-    "a ",
-    "[a-z]",
-    "ä",
-    "a\u{308}",
-    "00000000000000000000000000000000",
-];
 const PUBLISHERS: usize = 8;
 const EACH: usize = 100;
 const SCRIPTS: u64 = 20;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use crate::{
-    Bus, BusError, BusLink, Delivery, Except, Message, Publication, RoomId, TenantId, Topic,
+    Bus, BusError, BusLink, Delivery, Message, Publication, Receipt, RoomId, TenantId, Topic,
 };
 
 /// Waits for an answer that every bus must give in bounded time.
@@ -31,13 +31,14 @@ pub(super) fn say(topic: &Topic, text: &str) -> Publication {
 }
 
 /// Publishes and insists that everything is accepted.
-pub(super) async fn publish(bus: &Arc<dyn Bus>, batch: Vec<Publication>) {
+pub(super) async fn publish(bus: &Arc<dyn Bus>, batch: Vec<Publication>) -> Vec<Receipt> {
     let len = batch.len();
     let answers = in_time("publish", bus.publish(batch)).await;
     assert_eq!(answers.len(), len, "one answer per publication");
-    for (place, answer) in answers.into_iter().enumerate() {
-        answer.unwrap_or_else(|error| panic!("publication {place} of {len}: {error}"));
-    }
+    let accepted = answers.into_iter().enumerate().map(|(place, answer)| {
+        answer.unwrap_or_else(|error| panic!("publication {place} of {len}: {error}"))
+    });
+    accepted.collect()
 }
 
 /// A node with one link to each partition.
@@ -85,9 +86,10 @@ impl Node {
     }
 
     /// The next delivery is this publication, whole.
-    pub(super) async fn hears(&mut self, publication: &Publication) {
+    pub(super) async fn hears(&mut self, publication: &Publication) -> Delivery {
         let heard = self.next(&publication.topic).await;
-        assert_eq!(essence(&heard), essence(&Delivery::of(publication)));
+        assert_eq!(without_position(&heard), Delivery::of(publication));
+        heard
     }
 
     /// Nothing waits on any link: what is published now is the next to arrive.
@@ -123,7 +125,7 @@ impl Node {
         topic.unwrap_or_else(|| panic!("no topic belongs to partition {partition}"))
     }
 
-    fn partition(&self, topic: &Topic) -> usize {
+    pub(super) fn partition(&self, topic: &Topic) -> usize {
         let partition = self.bus.partition(topic);
         assert_eq!(partition, self.bus.partition(topic), "a topic stays in its partition");
         assert!(partition < self.bus.partitions(), "{topic:?} is in no partition");
@@ -141,28 +143,36 @@ impl Node {
 
 /// Connects, and tries again while the bus comes back.
 async fn connect(bus: &Arc<dyn Bus>, partition: u16) -> BusLink {
+    answered("connect", || bus.connect(partition)).await
+}
+
+/// Asks, and asks again while the bus is away.
+pub(super) async fn answered<T, A>(what: &str, mut ask: impl FnMut() -> A) -> T
+where
+    A: Future<Output = Result<T, BusError>>,
+{
     let attempts = async {
         loop {
-            match bus.connect(partition).await {
-                Ok(link) => return link,
+            match ask().await {
+                Ok(answer) => return answer,
                 Err(BusError::Unavailable(_) | BusError::TimedOut) => {
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(error) => panic!("connecting to partition {partition}: {error}"),
+                Err(error) => panic!("{what}: {error}"),
             }
         }
     };
-    in_time("connect", attempts).await
+    in_time(what, attempts).await
 }
 
 /// What of a delivery every bus must keep; a position is up to its history.
-fn essence(delivery: &Delivery) -> (&Topic, &Message, &Option<Except>) {
-    (&delivery.topic, &delivery.message, &delivery.except)
+fn without_position(delivery: &Delivery) -> Delivery {
+    Delivery { position: None, ..delivery.clone() }
 }
 
 /// How long a law waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two attempts to connect.
-const PAUSE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts.
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// Names tried until one falls into a partition; far more than there are partitions.
 const MAX_GUESSES: u32 = 1_000_000;

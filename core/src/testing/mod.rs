@@ -2,7 +2,13 @@
 
 pub mod bus_laws;
 mod bus_node;
+pub mod history_laws;
+pub mod history_model;
+mod history_node;
+pub mod idempotency_laws;
 mod pipe;
+pub mod presence_laws;
+mod script;
 pub mod transport_laws;
 
 pub use pipe::{MemoryPipe, PipeClient, PipeReader, PipeWriter};
