@@ -74,6 +74,13 @@ impl CloseReason {
         self
     }
 
+    /// The same, with the time after which the client is to come back.
+    #[must_use]
+    pub fn with_reconnect_after(mut self, delay: Duration) -> Self {
+        self.reconnect_after = Some(delay);
+        self
+    }
+
     /// What a read that failed tells the peer; `None` when there is no one left to tell.
     pub fn of_read_error(error: &ReadError) -> Option<Self> {
         match error {

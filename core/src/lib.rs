@@ -8,6 +8,7 @@
 //! the small crates around it. Without the feature `runtime` it has no tokio and runs on wasm32.
 
 mod auth;
+mod bucket;
 mod bus;
 mod close;
 mod codec;

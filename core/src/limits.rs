@@ -29,6 +29,12 @@ pub struct Limits {
     pub message_rate: u32,
     /// Messages that a client may send at once; 200. Counts only together with `message_rate`.
     pub message_burst: u32,
+    /// New connections per second that the node takes in the long run; 2,000. Beyond it a new one is told
+    /// when to come back (503 with `Retry-After`, on `/events` a `close` 1013), one after the other at this
+    /// rate, so that a herd becomes a queue. Costs nothing. A drain expects as much of the other nodes.
+    pub accept_rate: u32,
+    /// New connections that the node takes at once; 10,000. Counts only together with `accept_rate`.
+    pub accept_burst: u32,
     /// Connections of one user; 100. The newest is refused with 4009 or 429.
     pub connections_per_user: usize,
     /// How long a token is good beyond its `exp`; 5 s. Then the client is closed with 4001.
@@ -50,6 +56,8 @@ impl Default for Limits {
             heartbeat: Duration::from_secs(30),
             message_rate: 100,
             message_burst: 200,
+            accept_rate: 2000,
+            accept_burst: 10_000,
             connections_per_user: 100,
             token_leeway: Duration::from_secs(5),
             inbox_bytes: 8 * 1024 * 1024,
@@ -73,6 +81,8 @@ impl Limits {
             "heartbeat" => self.heartbeat = seconds(name, value)?,
             "message_rate" => self.message_rate = number(name, value)?,
             "message_burst" => self.message_burst = number(name, value)?,
+            "accept_rate" => self.accept_rate = number(name, value)?,
+            "accept_burst" => self.accept_burst = number(name, value)?,
             "connections_per_user" => self.connections_per_user = number(name, value)?,
             "token_leeway" => self.token_leeway = seconds_or_zero(name, value)?,
             "inbox_bytes" => self.inbox_bytes = size(name, value)?,

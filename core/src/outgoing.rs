@@ -117,6 +117,16 @@ impl Outgoing {
         Self::of(kind, &Expiry { expires_at })
     }
 
+    /// `server:draining`: this node goes away; the client is to come back after so many milliseconds.
+    pub fn draining(reconnect_after_ms: u64) -> Self {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Draining {
+            reconnect_after_ms: u64,
+        }
+        Self::of("server:draining", &Draining { reconnect_after_ms })
+    }
+
     /// `error`, about a room where there is one.
     pub fn error(code: ErrorCode, message: &str, room: Option<&RoomId>) -> Self {
         #[derive(Serialize)]

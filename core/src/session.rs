@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::bucket::Bucket;
 use crate::codec::{ClientMessage, CorrelationId, decode};
 use crate::outgoing::{ErrorCode, Outgoing};
 use crate::{CloseReason, Limits, Message, RoomId, Verdict};
@@ -132,7 +133,7 @@ impl Session {
     /// A connection that begins now with a token that is good until `expires_at`, in seconds since 1970.
     pub fn new(now: Now, limits: &Limits, expires_at: Option<u64>) -> Self {
         let mut session = Self {
-            bucket: Bucket::new(now.monotonic, limits),
+            bucket: Bucket::new(now.monotonic, limits.message_rate, limits.message_burst),
             refusals: VecDeque::new(),
             refused: 0,
             expiry: None,
@@ -327,36 +328,6 @@ struct Fields {
     cursor: Option<String>,
     presence: Option<bool>,
     token: Option<String>,
-}
-
-/// A token bucket: `message_burst` at once, `message_rate` per second in the long run.
-#[derive(Debug)]
-struct Bucket {
-    rate: f64,
-    burst: f64,
-    tokens: f64,
-    at: Duration,
-}
-
-impl Bucket {
-    fn new(now: Duration, limits: &Limits) -> Self {
-        let burst = f64::from(limits.message_burst.max(1));
-        Self { rate: f64::from(limits.message_rate), burst, tokens: burst, at: now }
-    }
-
-    fn take(&mut self, now: Duration) -> bool {
-        if self.rate == 0.0 {
-            return true;
-        }
-        let passed = now.saturating_sub(self.at).as_secs_f64();
-        self.at = now;
-        self.tokens = (self.tokens + passed * self.rate).min(self.burst);
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
-    }
 }
 
 /// `token:expiring` comes at most so long before the end (protocol, "From the server").

@@ -33,7 +33,12 @@ pub(crate) fn close_event(reason: &CloseReason) -> Bytes {
     if let Some(after) = reason.reconnect_after {
         data["reconnectAfterMs"] = millis(after).into();
     }
-    event("close", None, data.to_string().as_bytes())
+    let close = event("close", None, data.to_string().as_bytes());
+    match reason.reconnect_after {
+        // In the same event, so that an `EventSource` waits as long as it is told.
+        Some(after) => [format!("retry: {}\n", millis(after)).as_bytes(), &close].concat().into(),
+        None => close,
+    }
 }
 
 /// Tells the client how long it waits before it comes back.

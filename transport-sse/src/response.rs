@@ -15,13 +15,14 @@ pub fn stream_response(body: SseBody) -> Response<SseBody> {
     response
 }
 
-/// `200` with a stream that only says when to come back and why it ends.
+/// `200` with a stream that only says when to come back and why it ends; the reason's own
+/// `reconnect_after` wins over `retry`.
 ///
 /// Any other status would end an `EventSource` for good.
 pub fn closing_response(retry: Duration, reason: &CloseReason) -> Response<SseBody> {
     let pipe = Pipe::default();
     pipe.close(reason);
-    stream_response(SseBody::new(retry, pipe))
+    stream_response(SseBody::new(reason.reconnect_after.unwrap_or(retry), pipe))
 }
 
 fn insert_headers(headers: &mut HeaderMap) {

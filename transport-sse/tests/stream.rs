@@ -321,6 +321,11 @@ async fn a_response_is_a_stream_that_proxies_do_not_hold_back() {
         "retry: 1500\n\nevent: close\ndata: {\"code\":1012,\"reason\":\"restart\"}\n\n"
     );
 
+    let later = CloseReason::RESTART.with_reconnect_after(Duration::from_millis(70));
+    let body = text(closing_response(RETRY, &later).into_body()).await;
+    // Also in the event itself, so that an `EventSource` which heard another time before waits as long as it is told.
+    assert!(body.starts_with("retry: 70\n\nretry: 70\nevent: close\n"), "{body}");
+
     let (_reader, _writer, body, _posts) = open();
     let response = stream_response(body);
     for (name, value) in [

@@ -1,7 +1,8 @@
 //! A whole WebSocket endpoint: from the request to a connection that a hub serves.
 #![expect(clippy::disallowed_methods, reason = "a connection is a task of its own")]
 
-use http::{Request, Response};
+use http::header::{HeaderValue, RETRY_AFTER};
+use http::{Request, Response, StatusCode};
 use tidings_core::{
     AttachError, Attachment, AuthError, CloseReason, ConnectOptions, ConnectRequest, FrameWriter,
     Hub, Transport, TransportInfo,
@@ -15,7 +16,13 @@ use crate::{WsConfig, accept, upgraded};
 /// A browser cannot read the status of a refused upgrade. So the upgrade is completed for whoever
 /// asks from an allowed origin, and refused credentials get a close code: 1008 `Unauthorized` or
 /// `Invalid token`, 1013 when they cannot be checked, 4009 for too many connections of one user.
+///
+/// A node that drains, or is asked beyond `accept_rate`, answers 503 with `Retry-After` before it
+/// looks at anything else: a proxy then tries another node.
 pub fn serve<B>(hub: &Hub, request: &mut Request<B>, config: &WsConfig) -> Response<String> {
+    if let Err(reason) = hub.admit() {
+        return unavailable(&reason);
+    }
     let connect = ConnectRequest::read(request, &config.cookie);
     let (response, upgrade) = match accept(request, config) {
         Ok(accepted) => accepted,
@@ -34,6 +41,14 @@ pub fn serve<B>(hub: &Hub, request: &mut Request<B>, config: &WsConfig) -> Respo
         }
     });
     response.map(|()| String::new())
+}
+
+fn unavailable(reason: &CloseReason) -> Response<String> {
+    let mut response = Response::new(reason.reason.to_string());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let seconds = reason.reconnect_after.unwrap_or_default().as_secs_f64().ceil();
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds as u64));
+    response
 }
 
 async fn attach(

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::clock;
 use super::command::Commands;
 use super::dispatcher::{BusAway, Dispatcher, Wish};
+use super::gate::Gate;
 use super::handler::{Handler, NoHandler};
 use super::link::Link;
 use super::mailbox::SubmitError;
@@ -47,7 +48,8 @@ pub(crate) struct Inner {
     framings: Mutex<Vec<&'static str>>,
     next_shard: AtomicUsize,
     bus_up: Arc<AtomicBool>,
-    draining: AtomicBool,
+    pub(crate) draining: AtomicBool,
+    pub(crate) gate: Mutex<Gate>,
 }
 
 impl fmt::Debug for Hub {
@@ -131,6 +133,7 @@ impl HubBuilder {
             spawn(shard.run());
         }
         let node = self.node.unwrap_or_else(random_node);
+        let gate = Mutex::new(Gate::new(clock::monotonic(), &self.limits));
         let hub = Hub(Arc::new(Inner {
             bus: self.bus,
             authenticator: self.authenticator,
@@ -146,6 +149,7 @@ impl HubBuilder {
             next_shard: AtomicUsize::new(0),
             bus_up,
             draining: AtomicBool::new(false),
+            gate,
         }));
         // When the bus goes away just now, the wish stands and is fulfilled once it is back.
         let _ = hub.want(0, vec![hub.0.commands.topic()]).await;

@@ -3,6 +3,8 @@
 mod clock;
 mod command;
 mod dispatcher;
+mod drain;
+mod gate;
 mod handler;
 mod hub;
 mod link;

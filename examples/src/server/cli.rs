@@ -1,5 +1,7 @@
 //! The flags of the reference server; each also from `TIDINGS_…` in the environment.
 
+use std::time::Duration;
+
 use clap::Parser;
 use tidings_core::Limits;
 
@@ -46,6 +48,9 @@ pub(crate) struct Cli {
     /// Seconds between two heartbeats.
     #[arg(long, env = "TIDINGS_HEARTBEAT_SECONDS", default_value = "30")]
     pub(crate) heartbeat_seconds: String,
+    /// Seconds over which SIGTERM lets connections leave, evenly; 0 ends them all at once.
+    #[arg(long, env = "TIDINGS_DRAIN_SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) drain_seconds: Duration,
     /// A field of `Limits`, as NAME=VALUE; may be repeated.
     #[arg(long, env = "TIDINGS_LIMIT", value_delimiter = ',')]
     pub(crate) limit: Vec<String>,
@@ -67,4 +72,10 @@ impl Cli {
         }
         Ok(limits)
     }
+}
+
+/// A number of seconds up to a day; fractions count.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or("a number of seconds from 0 to 86400".to_owned())
 }

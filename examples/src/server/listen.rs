@@ -1,29 +1,55 @@
 //! The accept loop: hyper with every deadline that it needs, and sockets tuned for pushing.
 
+use std::time::Duration;
+
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-/// Serves `router` on `listener` for ever. A request whose head is not there within `deadline` is cut.
-pub(crate) async fn serve(listener: TcpListener, router: Router, deadline: std::time::Duration) {
+/// Serves `router` on `listener` until `end`; then the requests under way are answered. A request whose head is not
+/// there within `deadline` is cut.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    deadline: Duration,
+    end: impl Future<Output = ()>,
+) {
+    let (last, lasts) = watch::channel(());
+    let mut end = std::pin::pin!(end);
     loop {
-        let Ok((socket, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut end => break,
+        };
+        let Ok((socket, _)) = accepted else {
             // Out of file descriptors, most likely: give connections time to end.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let _ = tidings_transport_ws::tune(&socket);
         let service = TowerToHyperService::new(router.clone());
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEAD_BYTES);
+        let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+        let mut lasts = lasts.clone();
         tokio::spawn(async move {
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(deadline)
-                .max_buf_size(MAX_HEAD_BYTES);
-            let _ = http.serve_connection(TokioIo::new(socket), service).with_upgrades().await;
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                _ = &mut connection => return,
+                _ = lasts.changed() => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = connection.await;
+            drop(lasts);
         });
     }
+    drop((listener, lasts));
+    let _ = last.send(());
+    let _ = tokio::time::timeout(LAST_REQUESTS, last.closed()).await;
 }
 
 /// Longest head of a request, tokens and cookies included.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// How long the requests under way at the end may take.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);

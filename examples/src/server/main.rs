@@ -9,12 +9,14 @@
 mod admin;
 mod app;
 mod cli;
+mod front;
 mod listen;
 mod publish;
 mod routes;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use tidings_auth_jwt::{FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, RoomPatterns};
@@ -22,6 +24,7 @@ use tidings_bus_memory::MemoryBus;
 use tidings_core::{CloseReason, Hub, NodeId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use app::{App, RoomMessages};
 use cli::Cli;
@@ -100,13 +103,28 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     if print_key {
         println!("publish key: {}", app.publish_key);
     }
-    tokio::spawn(listen::serve(listener, routes::router(app.clone()), limits.handshake_deadline));
-    tokio::spawn(listen::serve(admin, admin::router(app), limits.handshake_deadline));
+    let (window, deadline) = (app.cli.drain_seconds, limits.handshake_deadline);
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let ended = async { drop(ended.await) };
+    let serving =
+        tokio::spawn(listen::serve(listener, routes::router(app.clone()), deadline, ended));
+    tokio::spawn(listen::serve(admin, admin::router(app), deadline, std::future::pending()));
 
-    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-    hub.shutdown(CloseReason::RESTART).await;
+    let mut asked = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} };
+    asked().await;
+    tokio::select! {
+        () = hub.drain(window) => {}
+        () = asked() => {
+            let _ = timeout(AT_ONCE, hub.shutdown(CloseReason::GOING_AWAY)).await;
+        }
+    }
+    drop(end);
+    let _ = serving.await;
     Ok(())
 }
+
+/// How long a close that was asked for twice may take.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// 128 random bits in hexadecimal.
 fn random_key() -> String {

@@ -1,11 +1,11 @@
 //! Where clients connect: `/ws`, `/events` and its POST, and the page.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query, Request, State};
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, header};
@@ -14,10 +14,11 @@ use tidings_core::{
     AttachError, AuthError, CloseReason, ConnectOptions, ConnectRequest, Identity, SubmitError,
     TransportInfo,
 };
-use tidings_transport_sse::{ENVELOPE, FRAMING, SseTransport, closing_response, stream_response};
+use tidings_transport_sse::{ENVELOPE, FRAMING, SseTransport, stream_response};
 use tidings_transport_ws::{WsConfig, origin_passes};
 
 use crate::app::App;
+use crate::front::{come_later, let_go, ready, spread_retry};
 
 type Shared = State<Arc<App>>;
 
@@ -44,27 +45,24 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/demo/token", get(demo_token))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .layer(from_fn_with_state(app.clone(), let_go))
         .with_state(app)
 }
 
 async fn websocket(State(app): Shared, mut request: Request) -> Response {
-    if app.hub.is_draining() {
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")]).into_response();
-    }
     tidings_transport_ws::serve(&app.hub, &mut request, &ws_config(&app)).map(Body::from)
 }
 
 async fn events(State(app): Shared, request: Request) -> Response {
     let Some(cors) = cors(&app, &request) else { return StatusCode::FORBIDDEN.into_response() };
-    let retry = spread_retry();
-    if app.hub.is_draining() {
-        return (cors, closing_response(retry, &CloseReason::RESTART)).into_response();
+    if let Err(reason) = app.hub.admit() {
+        return come_later(request.headers(), cors, reason);
     }
     let connect = ConnectRequest::read(&request, &app.cli.cookie);
     let identity = match app.hub.authenticate(&connect).await {
         Ok(identity) => identity,
         Err(AuthError::Unavailable(_)) => {
-            return (cors, closing_response(retry, &CloseReason::TRY_AGAIN_LATER)).into_response();
+            return come_later(request.headers(), cors, CloseReason::TRY_AGAIN_LATER);
         }
         Err(error) => return (StatusCode::UNAUTHORIZED, cors, told(&error)).into_response(),
     };
@@ -74,7 +72,8 @@ async fn events(State(app): Shared, request: Request) -> Response {
     let options = ConnectOptions::of(&connect);
     match app.hub.attach(identity, options, info).await {
         Ok(attachment) => {
-            let (transport, body) = SseTransport::new(envelope, retry, attachment.mailbox());
+            let mailbox = attachment.mailbox();
+            let (transport, body) = SseTransport::new(envelope, spread_retry(), mailbox);
             tokio::spawn(attachment.serve(transport));
             (cors, stream_response(body)).into_response()
         }
@@ -82,7 +81,7 @@ async fn events(State(app): Shared, request: Request) -> Response {
             (StatusCode::TOO_MANY_REQUESTS, cors, "too many connections of this user\n")
                 .into_response()
         }
-        Err(error) => (cors, closing_response(retry, &error.close_reason())).into_response(),
+        Err(error) => come_later(request.headers(), cors, error.close_reason()),
     }
 }
 
@@ -122,14 +121,6 @@ async fn preflight(State(app): Shared, request: Request) -> Response {
         (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, last-event-id"),
     ];
     (StatusCode::NO_CONTENT, cors, allow).into_response()
-}
-
-async fn ready(State(app): Shared) -> Response {
-    if app.hub.is_ready() {
-        "ok\n".into_response()
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE.into_response()
-    }
 }
 
 #[derive(Deserialize)]
@@ -174,12 +165,6 @@ fn told(error: &AuthError) -> &'static str {
 
 fn unix_now() -> u64 {
     std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
-}
-
-/// Between 2 and 4 seconds, so that clients of a node that died do not come back in step.
-fn spread_retry() -> Duration {
-    let random = getrandom::u32().unwrap_or_default();
-    Duration::from_millis(2000 + u64::from(random % 2000))
 }
 
 const DEMO_TOKEN_SECONDS: u64 = 12 * 3600;
