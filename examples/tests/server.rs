@@ -371,13 +371,3 @@ async fn a_token_that_ends_is_told_and_then_ends_the_connection() {
 
 /// Messages of 30 kB that no kernel holds for a client, 24 MB in all.
 const FILLING: usize = 800;
-
-#[tokio::test]
-async fn a_server_asked_to_end_says_so_and_ends_in_order() {
-    let server = Server::start(&[]);
-    let mut client = Client::in_room(&server, &token("ada"), "r1").await;
-    server.terminate();
-    let (_, code, _) = client.until_closed().await;
-    assert_eq!(code, 1012);
-    assert_eq!(server.exit_code().await, Some(0));
-}

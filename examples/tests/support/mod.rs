@@ -1,4 +1,5 @@
 //! A server of its own for each test, and clients that talk to it over real sockets.
+#![allow(dead_code, reason = "each test program uses what it needs")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -52,13 +53,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts it on free ports. Tokens without a `rooms` claim open every room.
+    /// Starts it on free ports with these limits. Tokens without a `rooms` claim open every room.
     pub(crate) fn start(limits: &[&str]) -> Self {
+        let flags: Vec<_> = limits.iter().flat_map(|limit| ["--limit", limit]).collect();
+        Self::with_flags(&flags)
+    }
+
+    /// The same with flags.
+    pub(crate) fn with_flags(flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings-server"));
         command
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--open-rooms"])
             .args(["--workers", "2", "--jwt-hs256-secret", SECRET, "--publish-key", PUBLISH_KEY])
-            .args(limits.iter().flat_map(|limit| ["--limit", limit]))
+            .args(flags)
             .stdout(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
@@ -72,7 +79,7 @@ impl Server {
         Self { child, address, admin }
     }
 
-    /// Asks it to end and waits for its exit code.
+    /// Waits for its end and its exit code.
     pub(crate) async fn exit_code(mut self) -> Option<i32> {
         soon("the server's end", async {
             loop {
@@ -97,6 +104,17 @@ impl Server {
         headers: &str,
         body: &str,
     ) -> (u16, String) {
+        let (status, _, body) = Self::http_with_head(address, head, headers, body).await;
+        (status, body)
+    }
+
+    /// The same with the head of the answer, in lower case.
+    pub(crate) async fn http_with_head(
+        address: SocketAddr,
+        head: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, String, String) {
         soon(head, async {
             let mut socket = TcpStream::connect(address).await.expect("a connection");
             let length = body.len();
@@ -110,7 +128,7 @@ impl Server {
             let answer = String::from_utf8(answer).expect("text");
             let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
             let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
-            (status, body.to_owned())
+            (status, head.to_ascii_lowercase(), body.to_owned())
         })
         .await
     }
@@ -269,6 +287,8 @@ impl Client {
 pub(crate) struct Events {
     lines: tokio::io::Lines<tokio::io::BufReader<TcpStream>>,
     pub(crate) head: String,
+    /// When the client is to come back, in milliseconds, as it was last told.
+    pub(crate) retry: Option<u64>,
 }
 
 impl Events {
@@ -280,7 +300,7 @@ impl Events {
         );
         socket.write_all(request.as_bytes()).await.expect("a request is sent");
         let lines = tokio::io::BufReader::new(socket).lines();
-        let mut events = Self { lines, head: String::new() };
+        let mut events = Self { lines, head: String::new(), retry: None };
         loop {
             match events.line().await {
                 line if line.is_empty() => return events,
@@ -303,6 +323,8 @@ impl Events {
                 value.clone_into(&mut kind);
             } else if let Some(value) = line.strip_prefix("data: ") {
                 data += value;
+            } else if let Some(value) = line.strip_prefix("retry: ") {
+                self.retry = value.parse().ok();
             } else if line.is_empty() && !kind.is_empty() {
                 return (kind, serde_json::from_str(&data).expect("JSON"));
             }
