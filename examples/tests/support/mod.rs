@@ -1,6 +1,8 @@
 //! A server of its own for each test, and clients that talk to it over real sockets.
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
+pub(crate) mod proxy;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -61,9 +63,14 @@ impl Server {
 
     /// The same with flags.
     pub(crate) fn with_flags(flags: &[&str]) -> Self {
+        Self::at("127.0.0.1:0", flags)
+    }
+
+    /// The same at an address, where one that was started before may have been.
+    pub(crate) fn at(listen: &str, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings-server"));
         command
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--open-rooms"])
+            .args(["--listen", listen, "--admin-listen", "127.0.0.1:0", "--open-rooms"])
             .args(["--workers", "2", "--jwt-hs256-secret", SECRET, "--publish-key", PUBLISH_KEY])
             .args(flags)
             .stdout(Stdio::piped());
@@ -90,6 +97,11 @@ impl Server {
             }
         })
         .await
+    }
+
+    /// Ends it at once, with SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("a child");
     }
 
     pub(crate) fn terminate(&self) {
@@ -135,9 +147,14 @@ impl Server {
 
     /// Publishes; every publication must be accepted.
     pub(crate) async fn publish(&self, publications: &Value) {
+        Self::publish_at(self.address, publications).await;
+    }
+
+    /// The same at an address, as that of a proxy.
+    pub(crate) async fn publish_at(address: SocketAddr, publications: &Value) {
         let key = format!("Authorization: Bearer {PUBLISH_KEY}\r\n");
         let body = publications.to_string();
-        let (status, answer) = Self::http(self.address, "POST /publish", &key, &body).await;
+        let (status, answer) = Self::http(address, "POST /publish", &key, &body).await;
         assert_eq!(status, 200, "{answer}");
         assert!(!answer.contains("error"), "{answer}");
     }
@@ -170,6 +187,12 @@ impl Server {
     }
 }
 
+impl From<&Server> for SocketAddr {
+    fn from(server: &Server) -> Self {
+        server.address
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -189,11 +212,11 @@ pub(crate) struct Client {
 impl Client {
     /// Upgrades and reads nothing yet.
     pub(crate) async fn upgrade(
-        server: &Server,
+        at: impl Into<SocketAddr>,
         query: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, Error> {
-        let url = format!("ws://{}/ws{query}", server.address);
+        let url = format!("ws://{}/ws{query}", at.into());
         let mut request = url.into_client_request()?;
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().expect("a header value"));
@@ -203,18 +226,18 @@ impl Client {
     }
 
     /// Connects with a token; the first message must be `connected`.
-    pub(crate) async fn open(server: &Server, token: &str) -> Self {
+    pub(crate) async fn open(at: impl Into<SocketAddr>, token: &str) -> Self {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str())];
-        let mut client = Self::upgrade(server, "", &headers).await.expect("an upgrade");
+        let mut client = Self::upgrade(at, "", &headers).await.expect("an upgrade");
         client.connected = client.next().await;
         assert_eq!(client.connected["type"], "connected", "{}", client.connected);
         client
     }
 
     /// Connects as `user` and joins a room.
-    pub(crate) async fn in_room(server: &Server, token: &str, room: &str) -> Self {
-        let mut client = Self::open(server, token).await;
+    pub(crate) async fn in_room(at: impl Into<SocketAddr>, token: &str, room: &str) -> Self {
+        let mut client = Self::open(at, token).await;
         client.send(&json!({"type": "join:room", "payload": {"roomId": room}})).await;
         let joined = client.next().await;
         assert_eq!(joined["type"], "room:joined", "{joined}");
@@ -232,6 +255,25 @@ impl Client {
 
     pub(crate) async fn send(&mut self, message: &Value) {
         self.send_frame(Message::text(message.to_string())).await;
+    }
+
+    /// Waits for so many pings, which are answered.
+    pub(crate) async fn pings(&mut self, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            match soon("a ping", self.socket.next()).await {
+                Some(Ok(Message::Ping(_))) => left -= 1,
+                other => panic!("not a ping: {other:?} with {left} to come"),
+            }
+        }
+    }
+
+    /// Waits until the connection is cut without a close frame.
+    pub(crate) async fn cut(&mut self) {
+        match self.frame().await {
+            None | Some(Err(_)) => {}
+            Some(Ok(message)) => panic!("not cut: {message:?}"),
+        }
     }
 
     async fn frame(&mut self) -> Option<Result<Message, Error>> {
@@ -292,11 +334,11 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) async fn open(server: &Server, query: &str, token: &str) -> Self {
-        let mut socket = TcpStream::connect(server.address).await.expect("a connection");
+    pub(crate) async fn open(at: impl Into<SocketAddr>, query: &str, token: &str) -> Self {
+        let address = at.into();
+        let mut socket = TcpStream::connect(address).await.expect("a connection");
         let request = format!(
-            "GET /events{query} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\r\n",
-            server.address
+            "GET /events{query} HTTP/1.0\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
         );
         socket.write_all(request.as_bytes()).await.expect("a request is sent");
         let lines = tokio::io::BufReader::new(socket).lines();
@@ -306,6 +348,14 @@ impl Events {
                 line if line.is_empty() => return events,
                 line => events.head += &(line.to_ascii_lowercase() + "\n"),
             }
+        }
+    }
+
+    /// Waits for so many heartbeats.
+    pub(crate) async fn pings(&mut self, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            left -= usize::from(self.line().await == ": ping");
         }
     }
 
