@@ -152,7 +152,7 @@ impl Client {
                     if changed.is_err() || *phase.borrow() == Phase::Over {
                         return Left::Over;
                     }
-                    cut = None;
+                    cut = self.cut_at(phase);
                     continue;
                 }
             };

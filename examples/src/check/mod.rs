@@ -18,6 +18,7 @@ mod client;
 mod connection;
 mod crowd;
 mod event_stream;
+mod explain;
 mod history;
 mod http;
 mod node;
@@ -29,6 +30,7 @@ mod verdict;
 pub use client::{Client, Cuts, Phase};
 pub use connection::{Connection, Ended, Event, Incoming, Request, Transport};
 pub use crowd::{Crowd, Progress};
+pub use explain::explain;
 pub use history::{
     Address, ClientRecord, ConnectionRecord, MessageId, Published, Seen, TopicId, Topics,
 };

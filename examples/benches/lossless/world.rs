@@ -1,0 +1,123 @@
+//! The servers of a run, and what is done to them.
+
+use std::path::Path;
+
+use tidings_examples::check::{Addresses, Failure, Node};
+use tidings_redis_testing::{Options, Proxy, Redis, Traffic};
+
+use crate::plan::{Action, Way};
+
+/// One Redis, or none, and the nodes, each with a proxy of its own before Redis.
+#[derive(Debug)]
+pub(crate) struct World {
+    redis: Option<Redis>,
+    nodes: Vec<Place>,
+    flags: Vec<String>,
+    /// Where the nodes are reached now.
+    pub(crate) addresses: Addresses,
+}
+
+/// Where a node runs, or ran before it was killed.
+#[derive(Debug)]
+struct Place {
+    node: Option<Node>,
+    proxy: Option<Proxy>,
+}
+
+impl World {
+    /// Starts Redis, when wished, and so many nodes with these flags.
+    pub(crate) async fn start(
+        redis: bool,
+        nodes: usize,
+        flags: Vec<String>,
+    ) -> Result<Self, Failure> {
+        // What Redis has written lives on when its process is killed; only a machine that dies needs more.
+        let options = Options::default().set("appendonly", "yes").set("appendfsync", "no");
+        let redis = if redis { Some(Redis::start(options).await) } else { None };
+        let addresses = Addresses::new(vec![([127, 0, 0, 1], 0).into(); nodes]);
+        let mut world = Self { redis, nodes: Vec::new(), flags, addresses };
+        for number in 0..nodes {
+            let proxy = match &world.redis {
+                Some(redis) => Some(Proxy::to(redis.address()).await),
+                None => None,
+            };
+            world.nodes.push(Place { node: None, proxy });
+            world.start_node(number).await?;
+        }
+        Ok(world)
+    }
+
+    async fn start_node(&mut self, number: usize) -> Result<(), Failure> {
+        let place = &mut self.nodes[number];
+        let mut flags = self.flags.clone();
+        flags.extend(["--node-id".to_owned(), format!("n{number}")]);
+        if let Some(proxy) = &place.proxy {
+            flags.extend(["--bus".to_owned(), format!("redis://{}", proxy.address())]);
+        }
+        let node = Node::start(Path::new(env!("CARGO_BIN_EXE_tidings-server")), &flags).await?;
+        self.addresses.set(number, node.address);
+        place.node = Some(node);
+        Ok(())
+    }
+
+    /// Does one step of the plan.
+    ///
+    /// # Errors
+    /// When a server could not be started, or a node ended by itself.
+    pub(crate) async fn act(&mut self, action: Action) -> Result<(), Failure> {
+        match action {
+            Action::KillNode(number) => {
+                if let Some(mut node) = self.nodes[number].node.take() {
+                    node.kill().await?;
+                }
+            }
+            Action::StartNode(number) => self.start_node(number).await?,
+            Action::StopNode(number) => self.signal(number, "STOP").await?,
+            Action::ContinueNode(number) => self.signal(number, "CONT").await?,
+            Action::KillRedis => self.redis()?.kill9(),
+            Action::StartRedis => self.redis()?.restart().await,
+            Action::StopRedis => self.redis()?.sigstop(),
+            Action::ContinueRedis => self.redis()?.sigcont(),
+            Action::KillPubsub => {
+                // It may be away, since kills and stops overlap with nothing but themselves.
+                let _ = self.redis()?.try_cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+            }
+            Action::Swallow(number, way) => self.proxy(number)?.set(match way {
+                Way::Both => Traffic::Drop,
+                Way::Requests => Traffic::DropRequests,
+                Way::Answers => Traffic::DropAnswers,
+            }),
+            Action::Pass(number) => self.proxy(number)?.set(Traffic::Pass),
+            Action::Reset(number) => self.proxy(number)?.reset(),
+        }
+        Ok(())
+    }
+
+    /// Whether every node that was not killed still runs.
+    ///
+    /// # Errors
+    /// When one has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        for (number, place) in self.nodes.iter_mut().enumerate() {
+            if let Some(status) = place.node.as_mut().and_then(|node| node.ended().transpose()) {
+                return Err(format!("node {number} ended by itself: {}", status?).into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn signal(&self, number: usize, name: &str) -> Result<(), Failure> {
+        match &self.nodes[number].node {
+            Some(node) => Ok(node.signal(name).await?),
+            None => Err("the plan stops a node that does not run".into()),
+        }
+    }
+
+    fn redis(&mut self) -> Result<&mut Redis, Failure> {
+        self.redis.as_mut().ok_or_else(|| "this run has no Redis".into())
+    }
+
+    fn proxy(&self, number: usize) -> Result<&Proxy, Failure> {
+        self.nodes[number].proxy.as_ref().ok_or_else(|| "this run has no Redis".into())
+    }
+}
