@@ -1,6 +1,8 @@
 //! The servers of a run, and what is done to them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use tidings_examples::check::{Addresses, Failure, Node};
 use tidings_redis_testing::{Options, Proxy, Redis, Traffic};
@@ -111,6 +113,35 @@ impl World {
             Some(node) => Ok(node.signal(name).await?),
             None => Err("the plan stops a node that does not run".into()),
         }
+    }
+
+    /// The node of this number, which must run.
+    ///
+    /// # Errors
+    /// When it was killed.
+    pub(crate) fn node(&self, number: usize) -> Result<&Node, Failure> {
+        self.nodes[number].node.as_ref().ok_or_else(|| "the node does not run".into())
+    }
+
+    /// How often Redis was asked to do what, by command.
+    pub(crate) async fn calls(&mut self) -> Result<BTreeMap<String, u64>, Failure> {
+        let stats = self.redis()?.info("commandstats").await;
+        Ok(stats
+            .into_iter()
+            .filter_map(|(name, text)| {
+                let calls = text.strip_prefix("calls=")?.split(',').next()?.parse().ok()?;
+                Some((name.trim_start_matches("cmdstat_").to_owned(), calls))
+            })
+            .collect())
+    }
+
+    /// The processor time that Redis has taken.
+    pub(crate) async fn redis_cpu(&mut self) -> Result<Duration, Failure> {
+        let cpu = self.redis()?.info("cpu").await;
+        let seconds = |name: &str| cpu.get(name).and_then(|text| text.parse::<f64>().ok());
+        let used =
+            seconds("used_cpu_user").zip(seconds("used_cpu_sys")).ok_or("Redis tells no CPU")?;
+        Ok(Duration::from_secs_f64(used.0 + used.1))
     }
 
     fn redis(&mut self) -> Result<&mut Redis, Failure> {

@@ -13,16 +13,14 @@ pub fn explain(
     records: &[ClientRecord],
 ) -> String {
     let mut text = format!("{violation}\n");
-    let (client, message) = match violation {
-        Violation::Lost { client, first, .. } => (client, *first),
-        Violation::Swapped { client, late, .. } => (client, *late),
-        Violation::Doubled { client, message, .. }
-        | Violation::Excepted { client, message }
-        | Violation::Unknown { client, message } => (client, *message),
-        Violation::Gap { client, topic, .. } => {
-            (client, MessageId { topic: *topic, publisher: 0, sequence: 0 })
+    let (client, connection, message) = match violation {
+        Violation::Lost { client, connection, first, .. } => (client, *connection, *first),
+        Violation::Swapped { client, connection, late, .. } => (client, *connection, *late),
+        Violation::Doubled { client, connection, message } => (client, *connection, *message),
+        Violation::Gap { client, connection, topic, .. } => {
+            (client, *connection, MessageId { topic: *topic, publisher: 0, sequence: 0 })
         }
-        Violation::Disagreement(..) | Violation::Overtaken { .. } => return text,
+        _ => return text,
     };
     if let Some(found) = published.iter().find(|published| published.id == message) {
         let _ = writeln!(
@@ -33,26 +31,22 @@ pub fn explain(
             found.acknowledged.as_secs_f64()
         );
     }
-    let begun = published.iter().find(|p| p.id == message).map(|p| p.begun);
-    for record in records.iter().filter(|record| record.name == *client) {
-        for (number, connection) in record.connections.iter().enumerate() {
-            let next = record.connections.get(number + 1).map(|next| next.opened);
-            let around = begun.is_none_or(|begun| {
-                next.is_none_or(|next| next + AROUND > begun) && connection.opened < begun + AROUND
-            });
-            if around {
-                let _ = writeln!(
-                    text,
-                    "  connection {number} to node {} at {:.3}, cursor {}, recovered {:?}, ended: {}",
-                    connection.node,
-                    connection.opened.as_secs_f64(),
-                    connection.resumed,
-                    connection.recovered,
-                    connection.end
-                );
-                let _ = writeln!(text, "    {}", of_topic(&connection.seen, message));
-            }
+    let record = records.iter().find(|record| record.name == *client);
+    let connections = record.map(|record| record.connections.iter().enumerate());
+    for (number, seen) in connections.into_iter().flatten() {
+        if number + 2 < connection || number > connection + 1 {
+            continue;
         }
+        let _ = writeln!(
+            text,
+            "  connection {number} to node {} at {:.3}, cursor {}, recovered {:?}, ended: {}\n    {}",
+            seen.node,
+            seen.opened.as_secs_f64(),
+            seen.resumed,
+            seen.recovered,
+            seen.end,
+            of_topic(&seen.seen, message)
+        );
     }
     text
 }
@@ -100,5 +94,4 @@ fn told(seen: &Seen, topic: TopicId, around: MessageId) -> Option<(String, bool)
     }
 }
 
-const AROUND: std::time::Duration = std::time::Duration::from_secs(2);
 const SHOWN: usize = 3;

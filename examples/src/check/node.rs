@@ -73,6 +73,20 @@ impl Node {
         self.child.id()
     }
 
+    /// The processor time that all its threads have taken.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        let pid = self.pid().ok_or_else(|| invalid("the server has ended"))?;
+        let mut nanos = 0;
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            nanos += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
     /// Sends it a signal, by name: `STOP`, `CONT`, `TERM`.
     ///
     /// # Errors
