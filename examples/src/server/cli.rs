@@ -12,8 +12,9 @@ pub(crate) struct Cli {
     /// Where clients connect.
     #[arg(long, env = "TIDINGS_LISTEN", default_value = "127.0.0.1:8080")]
     pub(crate) listen: std::net::SocketAddr,
-    /// What joins nodes; only `memory` yet.
-    #[arg(long, env = "TIDINGS_BUS", default_value = "memory")]
+    /// What joins nodes: `memory`, or the URL of a Redis (`redis://`, `rediss://`, `redis+sentinel://`,
+    /// `redis+cluster://`, several hosts by commas).
+    #[arg(long, env = "TIDINGS_BUS", default_value = "memory", hide_env_values = true)]
     pub(crate) bus: String,
     /// The secret of HS256, HS384 and HS512 tokens; without it the server is in demo mode.
     #[arg(long, env = "TIDINGS_JWT_HS256_SECRET", hide_env_values = true)]

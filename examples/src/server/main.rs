@@ -21,7 +21,8 @@ use std::time::Duration;
 use clap::Parser;
 use tidings_auth_jwt::{FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, RoomPatterns};
 use tidings_bus_memory::MemoryBus;
-use tidings_core::{CloseReason, Hub, NodeId};
+use tidings_bus_redis::{RedisBus, RedisConfig};
+use tidings_core::{Bus, CloseReason, Hub, NodeId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -47,11 +48,6 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    if cli.bus != "memory" {
-        return Err(
-            format!("--bus takes `memory`, not `{}`; Redis is not built yet", cli.bus).into()
-        );
-    }
     let limits = cli.limits()?;
     // Before anybody is told that the server runs: from then on a signal ends it in order.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -74,11 +70,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             (None, secret) => JwtAuthenticator::hs(secret.map_or("", String::as_str), jwt)?,
         };
     let authorizer = RoomPatterns { open: cli.open_rooms };
-    let mut hub =
-        Hub::builder(Arc::new(MemoryBus::default()), Arc::new(authenticator), Arc::new(authorizer))
-            .handler(Arc::new(RoomMessages))
-            .limits(limits.clone())
-            .shards(tokio::runtime::Handle::current().metrics().num_workers());
+    let mut hub = Hub::builder(bus(&cli.bus).await?, Arc::new(authenticator), Arc::new(authorizer))
+        .handler(Arc::new(RoomMessages))
+        .limits(limits.clone())
+        .shards(tokio::runtime::Handle::current().metrics().num_workers());
     if let Some(name) = &cli.node_id {
         hub = hub.node(NodeId::new(name).map_err(|e| format!("--node-id: {e}"))?);
     }
@@ -121,6 +116,15 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     drop(end);
     let _ = serving.await;
     Ok(())
+}
+
+/// What joins the nodes.
+async fn bus(url: &str) -> Result<Arc<dyn Bus>, Failure> {
+    if url == "memory" {
+        return Ok(Arc::new(MemoryBus::default()));
+    }
+    let bus = RedisBus::connect(url, RedisConfig::default()).await;
+    Ok(Arc::new(bus.map_err(|e| format!("--bus: {e}"))?))
 }
 
 /// How long a close that was asked for twice may take.

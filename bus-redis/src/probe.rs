@@ -1,0 +1,87 @@
+//! The end-to-end probe of a link: a command that a replica would refuse publishes to the link's own channel, and
+//! the link must hear it. An answered `PING` proves nothing: a node may sit on a server that answers and delivers nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::BusError;
+use tokio::time::{sleep, timeout};
+
+use crate::fault::Failure;
+use crate::partition::Partition;
+use crate::queue::Queue;
+use crate::script::PROBE;
+use crate::stats::{Counters, bump};
+
+/// The probe of one link.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    partition: Arc<Partition>,
+    queue: Arc<Queue>,
+    counters: Arc<Counters>,
+    channel: String,
+}
+
+impl Probe {
+    pub(crate) fn new(
+        partition: Arc<Partition>,
+        queue: Arc<Queue>,
+        counters: Arc<Counters>,
+        channel: String,
+    ) -> Self {
+        Self { partition, queue, counters, channel }
+    }
+
+    /// Sends one probe and waits for it.
+    pub(crate) async fn once(&self, deadline: Duration) -> Result<(), Failure> {
+        self.round(1, deadline).await
+    }
+
+    /// Probes until the link has ended, or ends it.
+    pub(crate) async fn keep(self, interval: Duration) {
+        let mut misses = 0;
+        for number in 2.. {
+            sleep(interval).await;
+            if self.queue.has_ended() {
+                return;
+            }
+            match self.round(number, interval).await {
+                Ok(()) => misses = 0,
+                Err(failure) => {
+                    misses += 1;
+                    bump(&self.counters.probes_missed);
+                    if misses >= MISSES {
+                        let text = format!("{misses} probes did not come back: {}", failure.text());
+                        self.partition.moved();
+                        return self.queue.end(BusError::Unavailable(text));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn round(&self, number: u64, patience: Duration) -> Result<(), Failure> {
+        let mut probed = self.queue.probed();
+        let round = async {
+            self.send(number).await?;
+            let back = probed.wait_for(|last| *last == number).await;
+            back.map(|_| ()).map_err(|_| Failure::away("the link has ended"))
+        };
+        let lost = || Failure::away("a probe was published and did not arrive");
+        timeout(patience, round).await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    async fn send(&self, number: u64) -> Result<(), Failure> {
+        let (server, session) = self.partition.session().await?;
+        let state = self.partition.state_key();
+        let arguments = [
+            self.partition.publish_command().as_bytes(),
+            self.channel.as_bytes(),
+            &number.to_string().into_bytes(),
+        ];
+        server.run(&session, &PROBE, &[&state], &arguments).await.map(|_| ())
+    }
+}
+
+/// Probes in a row that may fail before the link ends, itself included.
+const MISSES: u32 = 2;

@@ -1,0 +1,53 @@
+//! The scripts that run inside Redis, each one atomic step.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+/// A script and its hash.
+#[derive(Debug)]
+pub(crate) struct Script {
+    text: String,
+    hash: String,
+}
+
+impl Script {
+    fn new(parts: &[&str]) -> Self {
+        let text = parts.concat();
+        Self { hash: redis::Script::new(&text).get_hash().to_owned(), text }
+    }
+
+    pub(crate) fn by_hash(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
+        command("EVALSHA", &self.hash, keys, arguments)
+    }
+
+    pub(crate) fn by_text(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
+        command("EVAL", &self.text, keys, arguments)
+    }
+}
+
+fn command(name: &str, script: &str, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
+    let bytes: usize = arguments.iter().map(|a| a.len() + 16).sum();
+    let mut command = Cmd::with_capacity(3 + keys.len() + arguments.len(), bytes + 64);
+    command.arg(name).arg(script).arg(keys.len());
+    for key in keys {
+        command.arg(*key);
+    }
+    for argument in arguments {
+        command.arg(*argument);
+    }
+    command
+}
+
+const PARTITION: &str = include_str!("scripts/partition.lua");
+
+macro_rules! scripts {
+    ($($name:ident = $($part:expr),+;)*) => {
+        $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(&[$($part),+]));)*
+    };
+}
+
+scripts! {
+    PUBLISH = PARTITION, include_str!("scripts/publish.lua");
+    PROBE = include_str!("scripts/probe.lua");
+}

@@ -1,0 +1,202 @@
+//! A server as this node commands it: one connection for commands, opened again for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, Value};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::connection::{Opened, Opener};
+use crate::fault::Failure;
+use crate::place::Place;
+use crate::script::Script;
+use crate::spawn::{Task, jitter};
+use crate::stats::{Counters, bump};
+use crate::url::Address;
+
+/// A server, or the seat of one that Sentinel fills.
+#[derive(Debug)]
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    _supervisor: Task,
+}
+
+#[derive(Debug)]
+struct Shared {
+    opener: Arc<Opener>,
+    counters: Arc<Counters>,
+    place: Place,
+    state: watch::Sender<State>,
+    /// Somebody needs the connection now: no waiting for the next attempt.
+    wanted: Notify,
+    /// The connection with this number is no good.
+    suspected: watch::Sender<u64>,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// An attempt is under way, and there is no reason yet to believe that it fails.
+    Connecting,
+    Up(Session),
+    /// The last attempt failed; another will follow.
+    Away(Failure),
+}
+
+/// The connection for commands while it lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) address: Address,
+    /// Which server it is, where the topology may put another in its place.
+    pub(crate) identity: Arc<str>,
+    redis: MultiplexedConnection,
+    number: u64,
+}
+
+impl Server {
+    /// Starts to connect. Must be called within a runtime.
+    pub(crate) fn start(opener: Arc<Opener>, counters: Arc<Counters>, place: Place) -> Arc<Self> {
+        let shared = Arc::new(Shared {
+            opener,
+            counters,
+            place,
+            state: watch::Sender::new(State::Connecting),
+            wanted: Notify::new(),
+            suspected: watch::Sender::new(0),
+        });
+        Arc::new(Self { _supervisor: Task::spawn(supervise(shared.clone())), shared })
+    }
+
+    /// What the configuration calls it.
+    pub(crate) fn name(&self) -> String {
+        self.shared.place.to_string()
+    }
+
+    /// Why it does not answer, if it does not.
+    pub(crate) fn away(&self) -> Option<String> {
+        match &*self.shared.state.borrow() {
+            State::Up(_) => None,
+            State::Connecting => Some("connecting".to_owned()),
+            State::Away(failure) => Some(failure.text().to_owned()),
+        }
+    }
+
+    /// The connection; waits while it is being opened, fails at once while the server is away.
+    pub(crate) async fn session(&self) -> Result<Session, Failure> {
+        self.settled(self.shared.state.subscribe()).await
+    }
+
+    /// The connection; makes an attempt where none is under way and waits for its outcome.
+    pub(crate) async fn reach(&self) -> Result<Session, Failure> {
+        let mut state = self.shared.state.subscribe();
+        if matches!(&*state.borrow_and_update(), State::Away(_)) {
+            self.shared.wanted.notify_one();
+            let _ = timeout(self.shared.opener.config.deadline, state.changed()).await;
+        }
+        self.settled(state).await
+    }
+
+    async fn settled(&self, mut state: watch::Receiver<State>) -> Result<Session, Failure> {
+        let settled = state.wait_for(|state| !matches!(state, State::Connecting));
+        let settled = timeout(self.shared.opener.config.deadline, settled).await;
+        match settled.as_ref().map(|state| state.as_deref()) {
+            Ok(Ok(State::Up(session))) => Ok(session.clone()),
+            Ok(Ok(State::Away(failure))) => Err(failure.clone()),
+            _ => Err(Failure::away(format!("{} is being connected", self.name()))),
+        }
+    }
+
+    /// Gives the connection up and opens another.
+    pub(crate) fn suspect(&self, session: &Session) {
+        self.shared.suspected.send_if_modified(|number| {
+            let newer = *number < session.number;
+            *number = session.number.max(*number);
+            newer
+        });
+    }
+
+    /// One command.
+    pub(crate) async fn call(&self, session: &Session, command: &Cmd) -> Result<Value, Failure> {
+        let answer = session.redis.clone().send_packed_command(command).await;
+        self.judge(session, answer.map_err(Failure::from))
+    }
+
+    /// Several commands, sent together; an answer of each.
+    pub(crate) async fn pipeline(
+        &self,
+        session: &Session,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Value>, Failure> {
+        let answers = session.redis.clone().send_packed_commands(pipeline, 0, pipeline.len()).await;
+        self.judge(session, answers.map_err(Failure::from))
+    }
+
+    /// A script, loaded where the server does not know it.
+    pub(crate) async fn run(
+        &self,
+        session: &Session,
+        script: &Script,
+        keys: &[&str],
+        arguments: &[&[u8]],
+    ) -> Result<Value, Failure> {
+        let answer =
+            session.redis.clone().send_packed_command(&script.by_hash(keys, arguments)).await;
+        let answer = match answer.and_then(Value::extract_error) {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                let command = script.by_text(keys, arguments);
+                session.redis.clone().send_packed_command(&command).await
+            }
+            answer => answer,
+        };
+        self.judge(session, answer.and_then(Value::extract_error).map_err(Failure::from))
+    }
+
+    fn judge<T>(&self, session: &Session, answer: Result<T, Failure>) -> Result<T, Failure> {
+        if answer.as_ref().is_err_and(Failure::is_fatal) {
+            self.suspect(session);
+        }
+        answer
+    }
+}
+
+async fn supervise(shared: Arc<Shared>) {
+    let mut backoff = FIRST_BACKOFF;
+    for number in 1.. {
+        match open(&shared, number).await {
+            Ok((session, Opened { redis: _, driver })) => {
+                backoff = FIRST_BACKOFF;
+                shared.state.send_replace(State::Up(session));
+                let mut suspected = shared.suspected.subscribe();
+                let state = tokio::select! {
+                    () = driver => State::Connecting,
+                    _ = suspected.wait_for(|suspect| *suspect >= number) => {
+                        State::Away(Failure::timed_out())
+                    }
+                };
+                shared.state.send_replace(state);
+                bump(&shared.counters.reconnects);
+            }
+            Err(failure) => {
+                shared.state.send_replace(State::Away(failure));
+                tokio::select! {
+                    () = sleep(jitter(backoff)) => {}
+                    () = shared.wanted.notified() => {}
+                }
+                backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            }
+        }
+    }
+}
+
+async fn open(shared: &Shared, number: u64) -> Result<(Session, Opened), Failure> {
+    let address = shared.place.find(&shared.opener).await?;
+    let mut opened = shared.opener.open_primary(&address, None).await?;
+    let identity = shared.place.identity(&address, &mut opened.redis).await?;
+    let session = Session { address, identity, redis: opened.redis.clone(), number };
+    Ok((session, opened))
+}
+
+/// The first wait after a failed attempt, about; it doubles up to [`LONGEST_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
