@@ -69,18 +69,6 @@ impl Opener {
         }
     }
 
-    /// Connects and logs in as someone else.
-    pub(crate) async fn open_as(
-        &self,
-        address: &Address,
-        login: &Login,
-        on_push: Option<OnPush>,
-    ) -> Result<Opened, Failure> {
-        timeout(self.config.connect_timeout, self.open_now(address, login, on_push))
-            .await
-            .map_err(|_| Failure::away(format!("{address} does not answer")))?
-    }
-
     async fn open_now(
         &self,
         address: &Address,
@@ -136,12 +124,12 @@ impl Opener {
             });
         }
         let opened = MultiplexedConnection::new_with_config(&info, stream, config).await;
-        let (redis, driver) = opened.map_err(|error| named(address, error.into()))?;
+        let (redis, driver) = opened.map_err(|error| named(address, &error.into()))?;
         Ok(Opened { redis, driver: Task::spawn(driver) })
     }
 }
 
-fn named(address: &Address, failure: Failure) -> Failure {
+fn named(address: &Address, failure: &Failure) -> Failure {
     Failure::new(failure.fault, format!("{address}: {}", failure.text()))
 }
 

@@ -1,5 +1,13 @@
-//! The Redis bus of Tidings.
+//! The Redis bus of Tidings: nodes on one Redis act as one.
+//!
+//! A node listens on one connection per partition and commands on another; the two are never shared. It subscribes to
+//! what it has listeners for and to nothing else. A link that breaks, hears nothing of its own probes, or is cut by
+//! Redis ends, and core opens another; connections for commands come back by themselves.
+//!
+//! It refuses to guess: what Redis did not answer is [`TimedOut`](tidings_core::BusError::TimedOut), and a replica is
+//! never taken for a primary, since every publication goes with a write that a replica refuses.
 
+mod bus;
 mod config;
 mod connection;
 mod fault;
@@ -19,8 +27,6 @@ mod stats;
 mod tls;
 mod topology;
 mod url;
-
-mod bus;
 
 pub use bus::{ConnectError, RedisBus};
 pub use config::RedisConfig;

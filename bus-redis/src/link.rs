@@ -39,7 +39,7 @@ pub(crate) async fn connect(
     let on_push = Arc::new(move |push| heard.push(push));
     let Opened { redis, driver } = opener.open_primary(&session.address, Some(on_push)).await?;
     let line = Line { redis, queue: queue.clone(), partition: partition.clone() };
-    line.command(partition.subscribe_commands().0, &[channel.clone()]).await?;
+    line.command(partition.subscribe_commands().0, std::slice::from_ref(&channel)).await?;
     let probe = Probe::new(partition.clone(), queue.clone(), counters.clone(), channel);
     probe.once(opener.config.deadline).await?;
     let interval = opener.config.probe_interval;

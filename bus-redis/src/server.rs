@@ -117,12 +117,14 @@ impl Server {
     }
 
     /// One command.
+    #[expect(dead_code, reason = "history and presence will use it")]
     pub(crate) async fn call(&self, session: &Session, command: &Cmd) -> Result<Value, Failure> {
         let answer = session.redis.clone().send_packed_command(command).await;
         self.judge(session, answer.map_err(Failure::from))
     }
 
     /// Several commands, sent together; an answer of each.
+    #[expect(dead_code, reason = "history and presence will use it")]
     pub(crate) async fn pipeline(
         &self,
         session: &Session,

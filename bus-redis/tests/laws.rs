@@ -40,6 +40,9 @@ mod standalone {
     }
 
     impl BusFixture for Fixture {
+        const HISTORY: bool = false;
+        const PRESENCE: bool = false;
+
         async fn start() -> Self {
             let redis = Redis::start(Options::default()).await;
             Self { nodes: Nodes::start(&redis.url()).await, redis }
@@ -51,6 +54,10 @@ mod standalone {
 
         async fn break_links(&self) {
             self.redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.ok();
+        }
+
+        async fn lose_store(&self) {
+            self.redis.cli(&["FLUSHALL"]).await.ok();
         }
     }
 
