@@ -2,16 +2,22 @@
 //!
 //! All output state of a connection is here and none in a future, so a dropped future loses nothing.
 //! A std mutex is right: it is held for a push, or for one non-blocking write, never over an await.
+//!
+//! While the connection's task has nothing to write it lends its writer to the outbox. Then whoever
+//! pushes writes at once, and only what the socket does not take wakes the task.
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 
-use crate::CloseReason;
+use crate::{CloseReason, FrameWriter};
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -25,6 +31,11 @@ struct State {
     bytes: usize,
     /// The front frame has left in part: it must not be dropped.
     begun: bool,
+    /// A waiting write has the front frame and may take part of it at any time.
+    held: bool,
+    writer: Option<Lent>,
+    /// A write failed: the connection is dead.
+    broken: bool,
     ended: Option<CloseReason>,
     waker: Option<Waker>,
     ticked: bool,
@@ -48,6 +59,25 @@ impl std::ops::AddAssign for Written {
     }
 }
 
+/// A writer of whatever make.
+struct Lent(Box<dyn LentWriter>);
+
+trait LentWriter: Any + Send {
+    fn try_write(&mut self, frames: &[Bytes]) -> io::Result<usize>;
+}
+
+impl<W: FrameWriter> LentWriter for W {
+    fn try_write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
+        FrameWriter::try_write(self, frames)
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lent")
+    }
+}
+
 /// What the queue looks like after a flush.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Flushed {
@@ -61,7 +91,8 @@ impl Outbox {
         Self { state: Mutex::new(State { heard, ..State::default() }), limit }
     }
 
-    /// Adds frames, in order. Beyond the limit the connection ends as too slow.
+    /// Adds frames, in order, and writes them where the writer is lent. Beyond the limit the connection
+    /// ends as too slow.
     pub(crate) fn push(&self, frames: impl IntoIterator<Item = Bytes>) {
         let mut state = self.lock();
         if state.ended.is_some() {
@@ -76,9 +107,20 @@ impl Outbox {
             state.bytes += frame.len();
             state.queue.push_back(frame);
         }
-        if was_empty {
+        if was_empty && !state.write_lent() {
             Self::wake(state)
         }
+    }
+
+    /// Lets whoever pushes write, until [`take_back`](Self::take_back).
+    pub(crate) fn lend<W: FrameWriter>(&self, writer: Box<W>) {
+        self.lock().writer = Some(Lent(writer));
+    }
+
+    /// The writer that was lent.
+    pub(crate) fn take_back<W: FrameWriter>(&self) -> Option<Box<W>> {
+        let writer: Box<dyn Any> = self.lock().writer.take()?.0;
+        writer.downcast().ok()
     }
 
     /// Ends the connection. What waits is still sent, unless the client is too slow for it.
@@ -90,7 +132,7 @@ impl Outbox {
     fn end_locked(mut state: MutexGuard<'_, State>, reason: CloseReason, drop_queue: bool) {
         if state.ended.is_none() {
             if drop_queue {
-                let keep = usize::from(state.begun);
+                let keep = usize::from(state.begun || state.held);
                 state.queue.truncate(keep);
                 state.bytes = state.queue.iter().map(Bytes::len).sum();
             }
@@ -102,40 +144,51 @@ impl Outbox {
     /// Offers what waits to `write`, which says how many bytes it took.
     pub(crate) fn flush(
         &self,
-        mut write: impl FnMut(&[Bytes]) -> io::Result<usize>,
+        write: impl FnMut(&[Bytes]) -> io::Result<usize>,
     ) -> io::Result<Flushed> {
         let mut state = self.lock();
-        while !state.queue.is_empty() {
-            let (front, _) = state.queue.as_slices();
-            let taken = write(front)?;
-            if taken == 0 {
-                return Ok(Flushed::Blocked);
-            }
-            state.advance(taken);
+        if state.broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if state.queue.capacity() > KEPT_CAPACITY {
-            state.queue.shrink_to(KEPT_CAPACITY);
+        if !state.flush(write)? {
+            return Ok(Flushed::Blocked);
         }
         Ok(state.ended.clone().map_or(Flushed::Empty, Flushed::Ended))
     }
 
-    /// The frame whose turn it is, for a waiting write; `None` when nothing waits. It counts as begun
-    /// from now on, since the write may take part of it at any time.
-    pub(crate) fn begin_front(&self) -> Option<Bytes> {
+    /// The frame whose turn it is, for a waiting write; `None` when nothing waits. It is not dropped
+    /// before [`taken`](Self::taken) says what the write took.
+    pub(crate) fn hold_front(&self) -> Option<Bytes> {
         let mut state = self.lock();
-        state.begun = !state.queue.is_empty();
+        state.held = !state.queue.is_empty();
         state.queue.front().cloned()
     }
 
-    /// A waiting write took so many bytes. Answers whether the front frame has left.
+    /// The rest of a frame that has left in part, for a waiting write.
+    pub(crate) fn hold_begun(&self) -> Option<Bytes> {
+        if self.lock().begun { self.hold_front() } else { None }
+    }
+
+    /// A waiting write took so many bytes, or was given up with 0. Answers whether the front frame has left.
     pub(crate) fn taken(&self, bytes: usize) -> bool {
-        self.lock().advance(bytes)
+        let mut state = self.lock();
+        state.held = false;
+        state.advance(bytes)
     }
 
     /// Ready when there is something to send, the end has come, or a tick is due.
     pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll(cx, |state| !state.queue.is_empty() || state.ended.is_some() || state.broken)
+    }
+
+    /// Ready when a tick is due or, unless that is known, the end has come: for one who is writing.
+    pub(crate) fn poll_told(&self, cx: &mut Context<'_>, end_is_known: bool) -> Poll<()> {
+        self.poll(cx, |state| state.ended.is_some() && !end_is_known)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>, is_ready: impl Fn(&State) -> bool) -> Poll<()> {
         let mut state = self.lock();
-        if !state.queue.is_empty() || state.ended.is_some() || state.ticked {
+        if state.ticked || is_ready(&state) {
             return Poll::Ready(());
         }
         match &mut state.waker {
@@ -143,6 +196,11 @@ impl Outbox {
             none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// Why the connection ends, once it does.
+    pub(crate) fn ended(&self) -> Option<CloseReason> {
+        self.lock().ended.clone()
     }
 
     /// Whether a tick was asked for since the last time.
@@ -194,6 +252,37 @@ impl Outbox {
 }
 
 impl State {
+    /// Writes what waits by the writer that was lent. Answers whether the task has nothing to do for it.
+    fn write_lent(&mut self) -> bool {
+        let Some(Lent(mut writer)) = self.writer.take() else { return false };
+        // A transport that panics ends its own connection, not whoever pushes.
+        let written = catch_unwind(AssertUnwindSafe(|| self.flush(|f| writer.try_write(f))));
+        self.writer = Some(Lent(writer));
+        match written {
+            Ok(Ok(all)) => all,
+            Ok(Err(_)) | Err(_) => {
+                self.broken = true;
+                false
+            }
+        }
+    }
+
+    /// Answers whether everything has left.
+    fn flush(&mut self, mut write: impl FnMut(&[Bytes]) -> io::Result<usize>) -> io::Result<bool> {
+        while !self.queue.is_empty() {
+            let (front, _) = self.queue.as_slices();
+            let taken = write(front)?;
+            if taken == 0 {
+                return Ok(false);
+            }
+            self.advance(taken);
+        }
+        if self.queue.capacity() > KEPT_CAPACITY {
+            self.queue.shrink_to(KEPT_CAPACITY);
+        }
+        Ok(true)
+    }
+
     fn advance(&mut self, mut taken: usize) -> bool {
         let mut left = false;
         self.bytes = self.bytes.saturating_sub(taken);
@@ -240,17 +329,17 @@ mod tests {
         outbox.push([frame(6), frame(4)]);
         assert!(!outbox.taken(2));
         outbox.push([frame(9)]);
-        assert_eq!(outbox.begin_front(), Some(frame(4)));
+        assert_eq!(outbox.hold_front(), Some(frame(4)));
         assert!(outbox.taken(4));
         assert_eq!(outbox.flush(|_| Ok(0)).ok(), Some(Flushed::Ended(CloseReason::TOO_SLOW)));
-        assert_eq!(outbox.begin_front(), None);
+        assert_eq!(outbox.hold_front(), None);
     }
 
     #[test]
     fn a_frame_that_a_write_waits_with_survives_an_overflow() {
         let outbox = Outbox::new(10, Duration::ZERO);
         outbox.push([frame(6), frame(4)]);
-        assert_eq!(outbox.begin_front(), Some(frame(6)));
+        assert_eq!(outbox.hold_front(), Some(frame(6)));
         outbox.push([frame(9)]);
         assert_eq!((outbox.queued_bytes(), outbox.taken(6)), (6, true));
         assert_eq!(outbox.flush(|_| Ok(0)).ok(), Some(Flushed::Ended(CloseReason::TOO_SLOW)));

@@ -1,13 +1,16 @@
 //! The one loop of a connection: frames in, effects out, one writer.
 
 use std::future::{Future, poll_fn};
+use std::io;
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::clock;
 use super::handler::{Context, Reply};
@@ -20,8 +23,8 @@ use super::types::ConnectOptions;
 use crate::session::{Effect, Input, JoinRequest, Operation, Outcome, Session};
 use crate::{
     Action, ClientId, ClientMessage, CloseReason, ConnectRequest, ConnectionKey, CorrelationId,
-    Denied, ErrorCode, Frame, FrameReader, FrameWriter, GapReason, Identity, Outgoing, ReadError,
-    RoomId, Scope, Topic, Transport, TransportInfo, VerdictSender,
+    Denied, ErrorCode, Frame, FrameReader, FrameWriter, GapReason, Identity, Outgoing, RoomId,
+    Scope, Topic, Transport, TransportInfo, VerdictSender,
 };
 
 /// A connection that a hub has taken in. Dropping it is leaving: all rooms and topics are left.
@@ -89,9 +92,10 @@ impl Attachment {
 
     /// Serves the connection until it ends. To be run as a task of its own: a panic in a handler ends only that.
     pub async fn serve<T: Transport>(mut self, transport: T) {
-        let (reader, mut writer) = transport.split();
+        let (reader, writer) = transport.split();
+        let outbox = self.outbox.clone();
         let mut connection = Connection::begin(&mut self, reader);
-        let reason = connection.run(&mut writer).await;
+        let (reason, writer) = connection.run(Box::new(writer)).await;
         let mut reader = connection.reader;
         if reason.is_some() {
             self.ended.clone_from(&reason);
@@ -100,11 +104,16 @@ impl Attachment {
         if told.catch_unwind().await.is_err() {
             self.context.hub.0.observer.on(Event::Panicked);
         }
-        if let Some(reason) = reason {
+        if let (Some(reason), Some(mut writer)) = (reason, writer) {
             let deadline = self.context.hub.0.limits.close_deadline;
             let _ = timeout(deadline, async {
+                // A close within a frame would be read as a part of it.
+                while let Some(rest) = outbox.hold_begun() {
+                    outbox.taken(writer.write(&[rest]).await?);
+                }
                 writer.close(&reason).await;
                 while let Some(Ok(_)) = reader.next().await {}
+                Ok::<_, io::Error>(())
             })
             .await;
         }
@@ -138,59 +147,113 @@ impl<'a, R: FrameReader> Connection<'a, R> {
         }
     }
 
-    /// Answers why the connection ends; `None` when there is nobody left to be told.
-    async fn run<W: FrameWriter>(&mut self, writer: &mut W) -> Option<CloseReason> {
+    /// Answers why the connection ends, `None` when there is nobody left to be told, and the writer.
+    async fn run<W: FrameWriter>(
+        &mut self,
+        mut writer: Box<W>,
+    ) -> (Option<CloseReason>, Option<Box<W>>) {
         let outbox = self.attachment.outbox.clone();
-        let deadline = self.attachment.context.hub.0.limits.write_deadline;
         self.schedule();
         loop {
             match outbox.flush(|frames| writer.try_write(frames)) {
-                Err(_) => return None,
+                Err(_) => return (None, None),
                 Ok(Flushed::Ended(reason)) => {
                     if reason == CloseReason::TOO_SLOW {
                         self.too_slow(SlowBound::Bytes);
                     }
-                    return Some(reason);
+                    return (Some(reason), Some(writer));
                 }
-                Ok(Flushed::Blocked) => match timeout(deadline, write_front(&outbox, writer)).await
-                {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(_)) => return None,
-                    Err(_) => {
-                        self.too_slow(SlowBound::Time);
-                        return None;
-                    }
+                Ok(Flushed::Blocked) => match self.wait_for_room(&outbox, &mut *writer).await {
+                    Ok(None) => continue,
+                    Ok(reason) => return (reason, Some(writer)),
+                    Err(_) => return (None, None),
                 },
                 Ok(Flushed::Empty) => {}
             }
-            let idle = self.operation.is_none();
-            tokio::select! {
-                biased;
-                () = poll_fn(|cx| outbox.poll_ready(cx)) => {
-                    if outbox.take_tick() {
-                        self.input(Input::Tick);
-                    }
-                }
-                done = async { self.operation.as_mut().expect("checked by the guard").await }, if !idle => {
-                    self.operation = None;
-                    self.done(done);
-                }
-                frame = self.reader.next(), if idle => match frame {
-                    None => return Some(CloseReason::NORMAL),
-                    Some(Ok(frame)) => self.frame(frame),
-                    Some(Err(error)) => self.read_error(&error)?,
-                },
+            outbox.lend(writer);
+            let step = self.step(&outbox).await;
+            let Some(taken_back) = outbox.take_back() else { return (None, None) };
+            writer = taken_back;
+            if let ControlFlow::Break(reason) = step {
+                return (reason, Some(writer));
             }
         }
     }
 
-    fn too_slow(&mut self, bound: SlowBound) {
-        self.attachment.ended = Some(CloseReason::TOO_SLOW);
+    fn too_slow(&self, bound: SlowBound) {
         self.attachment.context.hub.0.observer.on(Event::TooSlow { bound });
     }
 
-    fn read_error(&mut self, error: &ReadError) -> Option<()> {
-        CloseReason::of_read_error(error).map(|reason| self.attachment.outbox.end(reason))
+    /// Waits for the next thing to happen, and does what follows from it.
+    async fn step(&mut self, outbox: &Outbox) -> ControlFlow<Option<CloseReason>> {
+        let idle = self.operation.is_none();
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| outbox.poll_ready(cx)) => self.tick(outbox),
+            done = operation(&mut self.operation), if !idle => self.done(done),
+            frame = self.reader.next(), if idle => match frame {
+                None => return ControlFlow::Break(Some(CloseReason::NORMAL)),
+                Some(Ok(frame)) => self.frame(frame),
+                Some(Err(error)) => match CloseReason::of_read_error(&error) {
+                    Some(reason) => outbox.end(reason),
+                    None => return ControlFlow::Break(None),
+                },
+            },
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The socket takes nothing now: waits until the frame whose turn it is has left. Nothing is read meanwhile,
+    /// but ticks, the end and a finished operation are heeded. Answers why the connection ends, if it does.
+    ///
+    /// A frame that has not left within `write_deadline` ends the connection as too slow, and an end of
+    /// another reason waits no longer for the rest. That the outbox is too full ends it at once.
+    async fn wait_for_room<W: FrameWriter>(
+        &mut self,
+        outbox: &Outbox,
+        writer: &mut W,
+    ) -> io::Result<Option<CloseReason>> {
+        let mut late = pin!(sleep(self.attachment.context.hub.0.limits.write_deadline));
+        loop {
+            let ended = outbox.ended();
+            if ended == Some(CloseReason::TOO_SLOW) {
+                self.too_slow(SlowBound::Bytes);
+                return Ok(ended);
+            }
+            let Some(front) = outbox.hold_front() else { return Ok(None) };
+            let front = [front];
+            let busy = self.operation.is_some();
+            tokio::select! {
+                biased;
+                () = poll_fn(|cx| outbox.poll_told(cx, ended.is_some())) => {
+                    outbox.taken(0);
+                    self.tick(outbox);
+                }
+                written = writer.write(&front) => {
+                    // Its window opened, so the peer lives, though it is not read now.
+                    outbox.heard(clock::monotonic());
+                    if outbox.taken(written?) && ended.is_none() {
+                        return Ok(None);
+                    }
+                }
+                done = operation(&mut self.operation), if busy => {
+                    outbox.taken(0);
+                    self.done(done);
+                }
+                () = &mut late => {
+                    outbox.taken(0);
+                    outbox.end(CloseReason::TOO_SLOW);
+                    self.too_slow(SlowBound::Time);
+                    return Ok(outbox.ended());
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, outbox: &Outbox) {
+        if outbox.take_tick() {
+            self.input(Input::Tick);
+        }
     }
 
     fn frame(&mut self, frame: Frame) {
@@ -285,15 +348,12 @@ fn caught(
     AssertUnwindSafe(operation).catch_unwind().map(|done| done.unwrap_or_else(panicked)).boxed()
 }
 
-/// Writes until the frame whose turn it is has left.
-async fn write_front<W: FrameWriter>(outbox: &Outbox, writer: &mut W) -> std::io::Result<()> {
-    while let Some(frame) = outbox.begin_front() {
-        let taken = writer.write(&[frame]).await?;
-        if outbox.taken(taken) {
-            break;
-        }
-    }
-    Ok(())
+/// The end of the operation under way; pending when there is none.
+async fn operation(operation: &mut Option<BoxFuture<'static, Done>>) -> Done {
+    let Some(under_way) = operation else { return std::future::pending().await };
+    let done = under_way.await;
+    *operation = None;
+    done
 }
 
 /// What comes after `connected`: the handler, then the rooms that were named.

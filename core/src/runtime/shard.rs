@@ -204,6 +204,29 @@ impl Members {
 
     /// Hands the deliveries to their receivers, one push per connection.
     async fn pass(&mut self, deliveries: &[Arc<Routed>], inbox: &Inbox) {
+        match deliveries {
+            [one] => self.pass_one(one, inbox).await,
+            many => self.pass_many(many, inbox).await,
+        }
+    }
+
+    /// One delivery needs no list of what is for whom.
+    async fn pass_one(&self, routed: &Routed, inbox: &Inbox) {
+        let (mut members, mut handed) = (self.router.members(&routed.topic), 0);
+        while members.len() > 0 {
+            for slot in members.by_ref().take(CHUNK).filter_map(|slot| self.router.at(slot)) {
+                if routed.is_for(slot) {
+                    slot.outbox.push([routed.frame(slot.framing)]);
+                    handed += 1;
+                }
+            }
+            inbox.answer_looks(self);
+            tokio::task::yield_now().await;
+        }
+        self.observer.on(Event::Delivered { messages: 1, receivers: handed });
+    }
+
+    async fn pass_many(&mut self, deliveries: &[Arc<Routed>], inbox: &Inbox) {
         let (mut receivers, mut handed) = (Vec::new(), 0);
         for (number, routed) in deliveries.iter().enumerate() {
             let slots: Vec<u32> = self.router.members(&routed.topic).collect();
