@@ -308,11 +308,14 @@ struct Inbox {
 }
 
 impl Inbox {
-    fn answer_looks(&self, members: &Members) {
+    /// Answers how many there were.
+    fn answer_looks(&self, members: &Members) -> usize {
         let looks = std::mem::take(&mut *self.looks.lock().unwrap_or_else(PoisonError::into_inner));
+        let many = looks.len();
         for look in looks {
             look(members);
         }
+        many
     }
 }
 
@@ -427,9 +430,28 @@ impl Shard {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = self.inbox.filled.notified() => self.drain().await,
+                () = self.inbox.filled.notified() => {
+                    self.gather().await;
+                    self.drain().await;
+                }
                 _ = ticks.tick() => self.members.sweep(clock::monotonic()),
             }
+        }
+    }
+
+    /// Lets what is on its way arrive, so that it leaves in one write per connection: as long as the inbox
+    /// grows, others go first. Where nothing is on its way this costs a microsecond.
+    async fn gather(&self) {
+        let (mut had, mut quiet) = (0, 0);
+        for _ in 0..MOST_TURNS {
+            let looks = self.inbox.answer_looks(&self.members);
+            let has = self.inbox.entries.lock().unwrap_or_else(PoisonError::into_inner).len();
+            quiet = if looks > 0 || has > had { 0 } else { quiet + 1 };
+            if quiet == QUIET_TURNS {
+                return;
+            }
+            had = has;
+            tokio::task::yield_now().await;
         }
     }
 
@@ -467,6 +489,9 @@ impl Shard {
 const MAX_FRAMINGS: usize = 8;
 /// Connections between two yields: an inline fan-out to 10,000 stalls other tasks for 112 ms, 64 for 3.
 const CHUNK: usize = 64;
+/// Turns of other tasks without anything new after which a pass begins, and turns after which it begins anyway.
+const QUIET_TURNS: u32 = 3;
+const MOST_TURNS: u32 = 64;
 /// What an entry of the inbox costs beside its message, in bytes.
 const ENTRY_COST: usize = 256;
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
