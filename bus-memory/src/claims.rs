@@ -9,16 +9,20 @@ use tidings_core::{Claim, NodeId, Tally, Topic, UserId};
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     leases: HashMap<NodeId, Lease>,
-    /// Leases that ran out although their node came back; their claims count until [`expire`](Self::expire).
-    lapsed: Vec<Lease>,
+    /// What was claimed under leases that ran out before their node came back: it counts until
+    /// [`expire`](Self::expire), so that whoever the node claims again neither goes nor comes.
+    lapsed: Held,
     topics: HashMap<Topic, BTreeMap<UserId, u64>>,
 }
 
 #[derive(Debug, Default)]
 struct Lease {
     until: Duration,
-    held: HashMap<(Topic, UserId), u32>,
+    held: Held,
 }
+
+/// The connections of each user in each topic.
+type Held = HashMap<(Topic, UserId), u64>;
 
 impl Claims {
     /// States claims under a lease. A node whose lease had run out begins anew.
@@ -30,8 +34,10 @@ impl Claims {
         claims: &[Claim],
     ) -> Vec<Tally> {
         let mut holder = self.leases.remove(node).unwrap_or_default();
-        if holder.until <= now && !holder.held.is_empty() {
-            self.lapsed.push(std::mem::take(&mut holder));
+        if holder.until <= now {
+            for (place, connections) in holder.held.drain() {
+                *self.lapsed.entry(place).or_default() += connections;
+            }
         }
         holder.until = now.saturating_add(lease);
         let tallies = claims.iter().map(|claim| self.take(&mut holder, claim)).collect();
@@ -41,7 +47,7 @@ impl Claims {
 
     fn take(&mut self, holder: &mut Lease, claim: &Claim) -> Tally {
         let Claim { topic, user, connections } = claim.clone();
-        let place = (topic, user);
+        let (place, connections) = ((topic, user), u64::from(connections));
         let had = match connections {
             0 => holder.held.remove(&place),
             _ => holder.held.insert(place.clone(), connections),
@@ -50,10 +56,10 @@ impl Claims {
     }
 
     /// Replaces a part of a user's connections.
-    fn change(&mut self, (topic, user): &(Topic, UserId), old: u32, new: u32) -> Tally {
+    fn change(&mut self, (topic, user): &(Topic, UserId), old: u64, new: u64) -> Tally {
         let users = self.topics.get(topic);
         let before = users.and_then(|users| users.get(user)).copied().unwrap_or(0);
-        let after = before - u64::from(old) + u64::from(new);
+        let after = before - old + new;
         if after > 0 {
             self.topics.entry(topic.clone()).or_default().insert(user.clone(), after);
         } else if let Some(users) = self.topics.get_mut(topic) {
@@ -78,10 +84,11 @@ impl Claims {
 
     /// Ends what was claimed under leases that have run out, and answers who is thereby gone.
     pub(crate) fn expire(&mut self, now: Duration) -> Vec<(Topic, UserId)> {
-        let ended = self.leases.extract_if(|_, lease| lease.until <= now).map(|(_, lease)| lease);
-        let ended: Vec<_> = ended.chain(self.lapsed.drain(..)).collect();
+        let ended = self.leases.extract_if(|_, lease| lease.until <= now);
+        let ended = ended.flat_map(|(_, lease)| lease.held).chain(self.lapsed.drain());
+        let ended: Vec<_> = ended.collect();
         let mut gone = Vec::new();
-        for (place, connections) in ended.into_iter().flat_map(|lease| lease.held) {
+        for (place, connections) in ended {
             if self.change(&place, connections, 0).after == 0 {
                 gone.push(place);
             }

@@ -12,6 +12,8 @@ pub(crate) struct Log {
     /// The clock up to which something may be missing: that of the last message that was trimmed.
     trimmed: u64,
     retention: Retention,
+    /// When the last message expires, or did.
+    ends: Duration,
     kept: VecDeque<Kept>,
 }
 
@@ -25,7 +27,8 @@ struct Kept {
 impl Log {
     /// The log of a topic of which nothing is known up to the clock `floor`.
     pub(crate) fn new(floor: u64, retention: Retention) -> Self {
-        Self { top: Top::default(), trimmed: floor, retention, kept: VecDeque::new() }
+        let (top, ends, kept) = (Top::default(), Duration::ZERO, VecDeque::new());
+        Self { top, trimmed: floor, retention, ends, kept }
     }
 
     pub(crate) fn top(&self) -> Top {
@@ -53,6 +56,7 @@ impl Log {
     ) {
         self.top = top;
         self.retention = retention;
+        self.ends = at.saturating_add(retention.age);
         self.kept.push_back(Kept { at, clock: top.clock, delivery });
     }
 
@@ -73,7 +77,12 @@ impl Log {
         if self.kept.is_empty() {
             self.kept = VecDeque::new();
         }
-        cost(&kept.delivery)
+        message_cost(&kept.delivery)
+    }
+
+    /// When the last message is too old, kept or not.
+    pub(crate) fn ends(&self) -> Duration {
+        self.ends
     }
 
     /// When the oldest message is too old; `None` when nothing is kept.
@@ -83,7 +92,7 @@ impl Log {
 }
 
 /// Bytes that a kept message takes.
-pub(crate) fn cost(delivery: &Delivery) -> usize {
+pub(crate) fn message_cost(delivery: &Delivery) -> usize {
     let key = delivery.conflation_key.as_ref().map_or(0, String::len);
     size_of::<Kept>() + delivery.message.len() + key
 }

@@ -9,11 +9,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidings_core::{
-    Delivery, HistoryPage, Position, Publication, Retention, Scope, Top, Topic, Tops,
+    Delivery, HistoryPage, Payload, Position, Publication, Retention, Scope, Top, Topic, Tops,
 };
 
-use crate::log::{self, Log};
+use crate::log::{Log, message_cost};
 
 /// All logs of one epoch. A pure machine; time is an argument.
 #[derive(Debug)]
@@ -64,17 +65,17 @@ impl Store {
         let mut delivery = Delivery::of(publication);
         let topic = &delivery.topic;
         let (floor, clock) = (self.floor, self.clock);
-        let mut entry = self.take(topic).unwrap_or_else(|| {
-            self.bytes += log_cost(topic);
+        let mut log = self.take(topic).unwrap_or_else(|| {
+            self.bytes += topic_cost(topic);
             Log::new(floor, retention)
         });
-        let offset = if entry.top().offset == 0 { clock } else { entry.top().offset + 1 };
+        let offset = if log.top().offset == 0 { clock } else { log.top().offset + 1 };
         delivery.position = Some(Position { epoch: self.epoch, offset, clock });
-        self.bytes += log::cost(&delivery);
-        entry.push(now, Top { offset, clock }, delivery.clone(), retention);
-        self.bytes -= entry.trim(now);
-        self.put(now, delivery.topic.clone(), entry);
-        self.make_room(now);
+        self.bytes += message_cost(&delivery);
+        log.push(now, Top { offset, clock }, compact(delivery.clone()), retention);
+        self.bytes -= log.trim(now);
+        self.put(delivery.topic.clone(), log);
+        self.make_room();
         delivery
     }
 
@@ -127,12 +128,12 @@ impl Store {
             self.forget(&topic, &log);
         } else {
             self.bytes -= log.trim(now);
-            self.put(now, topic, log);
+            self.put(topic, log);
         }
     }
 
     /// Lets go of the oldest until the bound is kept.
-    fn make_room(&mut self, now: Duration) {
+    fn make_room(&mut self) {
         while self.bytes > self.max_bytes {
             let Some((place, topic)) = self.queue.pop_first() else { return };
             let Some(Entry { mut log, .. }) = self.logs.remove(&topic) else { return };
@@ -144,13 +145,13 @@ impl Store {
             if log.expiry().is_none_or(|expiry| expiry <= place.1) {
                 self.bytes -= log.drop_oldest();
             }
-            self.put(now, topic, log);
+            self.put(topic, log);
         }
     }
 
     fn forget(&mut self, topic: &Topic, log: &Log) {
         self.floor = self.floor.max(log.top().clock);
-        self.bytes -= log_cost(topic);
+        self.bytes -= topic_cost(topic);
     }
 
     fn take(&mut self, topic: &Topic) -> Option<Log> {
@@ -159,19 +160,27 @@ impl Store {
         Some(log)
     }
 
-    fn put(&mut self, now: Duration, topic: Topic, log: Log) {
+    fn put(&mut self, topic: Topic, log: Log) {
         let clock = log.top().clock;
         let place = match log.expiry() {
             Some(expiry) => (Phase::Keeping, expiry, clock),
-            None => (Phase::Idle, now.saturating_add(REMEMBERED), clock),
+            None => (Phase::Idle, log.ends().saturating_add(REMEMBERED), clock),
         };
         self.queue.insert(place, topic.clone());
         self.logs.insert(topic, Entry { log, place });
     }
 }
 
+/// What is kept must not hold the buffer that its payload was cut from.
+fn compact(mut delivery: Delivery) -> Delivery {
+    if let Some(Payload::Json(bytes) | Payload::Binary(bytes)) = &mut delivery.message.payload {
+        *bytes = Bytes::copy_from_slice(bytes);
+    }
+    delivery
+}
+
 /// Bytes that a topic takes besides its messages: its log, its two places, and its names.
-fn log_cost(topic: &Topic) -> usize {
+fn topic_cost(topic: &Topic) -> usize {
     let name = match &topic.scope {
         Scope::Room(room) => room.as_str().len(),
         Scope::User(user) => user.as_str().len(),

@@ -30,3 +30,33 @@ impl BusFixture for Fixture {
 }
 
 tidings_core::bus_laws!(Fixture);
+
+/// It keeps them also when it keeps no history.
+mod without_history {
+    use super::*;
+
+    struct Forgetful(Fixture);
+
+    impl BusFixture for Forgetful {
+        const HISTORY: bool = false;
+        const PRESENCE: bool = true;
+
+        async fn start() -> Self {
+            Self(Fixture(MemoryBus::without_history()))
+        }
+
+        fn bus(&self) -> Arc<dyn Bus> {
+            self.0.bus()
+        }
+
+        async fn break_links(&self) {
+            self.0.break_links().await;
+        }
+
+        async fn lose_store(&self) {
+            self.0.lose_store().await;
+        }
+    }
+
+    tidings_core::bus_laws!(Forgetful);
+}

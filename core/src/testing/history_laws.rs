@@ -10,13 +10,20 @@ use crate::{
     Bus, ClientId, Delivery, Except, Message, MessageType, Publication, Retention, Top, Topic,
 };
 
-/// The bus has history on each node, or on none, as its fixture says.
+/// The bus has history and presence on each node, or on none, as its fixture says; without history no message
+/// has a position.
 pub async fn the_bus_has_what_its_fixture_says<F: BusFixture>() {
     let fixture = F::start().await;
+    let publication = kept(&room("any"), "kept if the bus can", 10);
+    let mut node = Node::join(fixture.bus()).await;
+    node.subscribe(std::slice::from_ref(&publication.topic)).await;
     for _ in 0..3 {
         let bus = fixture.bus();
         assert_eq!(bus.history().is_some(), F::HISTORY, "history");
         assert_eq!(bus.presence().is_some(), F::PRESENCE, "presence");
+        let receipt = publish(&bus, vec![publication.clone()]).await.remove(0);
+        assert_eq!(receipt.position.is_some(), F::HISTORY);
+        assert_eq!(node.hears(&publication).await.position, receipt.position);
     }
 }
 
