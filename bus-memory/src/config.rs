@@ -17,9 +17,10 @@ pub struct Config {
     /// Whether the bus keeps messages and knows idempotency keys. Default `true`. Without it
     /// [`history`](tidings_core::Bus::history) gives `None`, and both wishes of a publication are ignored.
     pub history: bool,
-    /// Bytes that history may take over all topics: what is kept, about 400 bytes for each topic that is
-    /// remembered, and the idempotency keys. Default 256 MiB. Beyond it the oldest goes early, and whoever asks for
-    /// it is told that its history is not whole.
+    /// Memory that history may take over all topics, in bytes: what is kept, about 400 bytes beside each message and
+    /// for each topic that is remembered, and the idempotency keys, which may take an eighth of it. Default 256 MiB.
+    /// Beyond it the oldest goes early: keys, then topics that keep nothing any more, then messages by when they
+    /// expire. Whoever asks for it is told that the history is not whole.
     pub history_bytes: usize,
     /// The time since some moment of the past; it must not go back. Default the system's monotonic clock. Tests of
     /// ages and leases can set one that they move by hand, or that follows tokio's paused time.

@@ -57,6 +57,10 @@ impl Log {
         self.top = top;
         self.retention = retention;
         self.ends = at.saturating_add(retention.age);
+        if self.kept.capacity() == 0 {
+            // Many topics keep one message; the first step of growth would be four.
+            self.kept.reserve_exact(1);
+        }
         self.kept.push_back(Kept { at, clock: top.clock, delivery });
     }
 
@@ -91,8 +95,11 @@ impl Log {
     }
 }
 
-/// Bytes that a kept message takes.
+/// Bytes that a kept message takes, as measured.
 pub(crate) fn message_cost(delivery: &Delivery) -> usize {
     let key = delivery.conflation_key.as_ref().map_or(0, String::len);
-    size_of::<Kept>() + delivery.message.len() + key
+    size_of::<Kept>() + delivery.message.len() + key + MESSAGE_OVERHEAD
 }
+
+/// Bytes of allocators and of places kept free for the next messages.
+const MESSAGE_OVERHEAD: usize = 100;

@@ -72,6 +72,18 @@ fn a_message_is_kept_up_to_its_age_to_the_tick() {
 }
 
 #[test]
+fn however_many_expire_at_once_none_is_read() {
+    let keeper = Keeper::new();
+    let names: Vec<_> = (0..100).map(|n| format!("room {n}")).collect();
+    let tops: Vec<_> = names.iter().map(|name| keeper.keep(name).clock).collect();
+    keeper.clock.pass(10 * MINUTE);
+    for (name, clock) in names.iter().zip(tops).rev() {
+        assert_eq!(keeper.kept(name, 0), (0, false));
+        assert_eq!(keeper.kept(name, clock), (0, true));
+    }
+}
+
+#[test]
 fn the_latest_retention_counts() {
     let keeper = Keeper::new();
     let with = |count, age| keeper.receipt(say("a", "x").retention(Retention { count, age }));
