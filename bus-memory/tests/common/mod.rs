@@ -13,40 +13,40 @@ use tidings_core::{Message, Publication, RoomId, TenantId, Topic};
 
 /// A clock that stands still until it is moved.
 #[derive(Clone, Default)]
-pub struct Clock(Arc<AtomicU64>);
+pub(crate) struct Clock(Arc<AtomicU64>);
 
 impl Clock {
-    pub fn pass(&self, time: Duration) {
+    pub(crate) fn pass(&self, time: Duration) {
         self.0.fetch_add(time.as_nanos() as u64, Ordering::SeqCst);
     }
 
-    pub fn reader(&self) -> Arc<dyn Fn() -> Duration + Send + Sync> {
+    pub(crate) fn reader(&self) -> Arc<dyn Fn() -> Duration + Send + Sync> {
         let nanos = Arc::clone(&self.0);
         Arc::new(move || Duration::from_nanos(nanos.load(Ordering::SeqCst)))
     }
 }
 
 /// Nothing of this bus waits, except a reader for a delivery.
-pub fn now<T>(answer: impl Future<Output = T>) -> T {
+pub(crate) fn now<T>(answer: impl Future<Output = T>) -> T {
     match pin!(answer).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("the bus waits"),
     }
 }
 
-pub fn room(name: &str) -> Topic {
+pub(crate) fn room(name: &str) -> Topic {
     Topic::room(TenantId::default(), RoomId::new(name).unwrap())
 }
 
-pub fn say(name: &str, text: &str) -> Publication {
+pub(crate) fn say(name: &str, text: &str) -> Publication {
     Publication::new(room(name), Message::of("test", &text).unwrap())
 }
 
 /// Reproducible choices (xorshift64).
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -54,7 +54,7 @@ impl Dice {
     }
 }
 
-pub const TICK: Duration = Duration::from_nanos(1);
-pub const SECOND: Duration = Duration::from_secs(1);
-pub const MINUTE: Duration = Duration::from_secs(60);
-pub const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const TICK: Duration = Duration::from_nanos(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
