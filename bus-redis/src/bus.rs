@@ -61,14 +61,8 @@ impl RedisBus {
         let counters = Arc::<Counters>::default();
         let topology = Topology::start(&target, &opener, &counters);
         let topology = Arc::new(topology.map_err(ConnectError::Configuration)?);
-        let lifetime = config.record_lifetime.as_millis().to_string();
-        let partitions: Vec<_> = (0..topology.partitions())
-            .map(|index| {
-                let tag = topology.tag(index);
-                Partition::new(index, &config.prefix, &tag, lifetime.clone(), topology.clone())
-            })
-            .map(Arc::new)
-            .collect();
+        let partition = |index| Arc::new(Partition::new(index, &config, topology.clone()));
+        let partitions: Vec<_> = (0..topology.partitions()).map(partition).collect();
         let publish = |partition: &Arc<Partition>| {
             Publisher::start(partition.clone(), counters.clone(), config.clone())
         };
@@ -79,6 +73,18 @@ impl RedisBus {
         }
         let shared = Shared { opener, counters, topology, partitions, publishers };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    pub(crate) fn partition_of(&self, topic: &Topic) -> &Arc<Partition> {
+        &self.shared.partitions[usize::from(self.partition(topic))]
+    }
+
+    pub(crate) fn all_partitions(&self) -> &[Arc<Partition>] {
+        &self.shared.partitions
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.counters
     }
 
     /// What the bus does and has done.
@@ -127,11 +133,11 @@ impl Bus for RedisBus {
     }
 
     fn history(&self) -> Option<&dyn History> {
-        None
+        Some(self)
     }
 
     fn presence(&self) -> Option<&dyn Presence> {
-        None
+        Some(self)
     }
 }
 

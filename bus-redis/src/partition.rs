@@ -1,10 +1,15 @@
 //! A unit of order: its server, its names, and what this node has seen of it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use redis::Value;
 use tidings_core::Topic;
+use tokio::time::{sleep, timeout};
 
-use crate::fault::Failure;
+use crate::RedisConfig;
+use crate::fault::{Failure, Fault};
+use crate::script::Script;
 use crate::server::{Server, Session};
 use crate::spawn::random;
 use crate::spelling::{escape, spell};
@@ -19,6 +24,16 @@ pub(crate) struct Partition {
     topology: Arc<Topology>,
     seen: Mutex<Seen>,
     pub(crate) record_lifetime_ms: String,
+    deadline: Duration,
+    /// The secret of the bus, once known; of the first partition only.
+    pub(crate) secret: Mutex<Option<[u8; 16]>>,
+}
+
+/// What a script is asked.
+#[derive(Debug, Default)]
+pub(crate) struct Question {
+    pub(crate) keys: Vec<String>,
+    pub(crate) arguments: Vec<Vec<u8>>,
 }
 
 /// The furthest that this node has seen of a partition.
@@ -32,15 +47,16 @@ struct Seen {
 pub(crate) type Standing = [Vec<u8>; 4];
 
 impl Partition {
-    pub(crate) fn new(
-        index: u16,
-        prefix: &str,
-        tag: &str,
-        record_lifetime_ms: String,
-        topology: Arc<Topology>,
-    ) -> Self {
-        let root = format!("{prefix}:{{{tag}}}:");
-        Self { index, root, topology, seen: Mutex::default(), record_lifetime_ms }
+    pub(crate) fn new(index: u16, config: &RedisConfig, topology: Arc<Topology>) -> Self {
+        Self {
+            index,
+            root: format!("{}:{{{}}}:", config.prefix, topology.tag(index)),
+            topology,
+            seen: Mutex::default(),
+            record_lifetime_ms: config.record_lifetime.as_millis().to_string(),
+            deadline: config.deadline,
+            secret: Mutex::default(),
+        }
     }
 
     /// The server that has this partition now.
@@ -53,6 +69,30 @@ impl Partition {
         let server = self.server().await?;
         let session = server.session().await?;
         Ok((server, session))
+    }
+
+    /// Runs a script, told what `ask` says, within the deadline. A slot that moves is waited for.
+    pub(crate) async fn run(
+        &self,
+        script: &Script,
+        ask: impl Fn(&Session) -> Question,
+    ) -> Result<Value, Failure> {
+        let attempts = async {
+            loop {
+                let (server, session) = self.session().await?;
+                let Question { keys, arguments } = ask(&session);
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+                match server.run(&session, script, &keys, &arguments).await {
+                    Err(failure) if failure.fault == Fault::Moved => {
+                        self.moved();
+                        sleep(MOVING).await;
+                    }
+                    outcome => return outcome,
+                }
+            }
+        };
+        timeout(self.deadline, attempts).await.unwrap_or_else(|_| Err(Failure::timed_out()))
     }
 
     /// The slot may have moved: look again before the next call.
@@ -92,6 +132,16 @@ impl Partition {
         self.key("samples", "")
     }
 
+    pub(crate) fn secret_key(&self) -> String {
+        self.key("secret", "")
+    }
+
+    /// The secret of the bus in hexadecimal; empty where it is not known, or not kept here.
+    pub(crate) fn secret(&self) -> Vec<u8> {
+        let secret = *self.secret.lock().unwrap_or_else(PoisonError::into_inner);
+        secret.map_or(Vec::new(), |secret| format!("{:032x}", u128::from_be_bytes(secret)).into())
+    }
+
     pub(crate) fn record_key(&self, spelled: &str) -> String {
         self.key("record:", spelled)
     }
@@ -129,3 +179,6 @@ impl Partition {
         }
     }
 }
+
+/// Between two looks at a slot that moves.
+const MOVING: Duration = Duration::from_millis(50);

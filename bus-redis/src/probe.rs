@@ -8,7 +8,7 @@ use tidings_core::BusError;
 use tokio::time::{sleep, timeout};
 
 use crate::fault::Failure;
-use crate::partition::Partition;
+use crate::partition::{Partition, Question};
 use crate::queue::Queue;
 use crate::script::PROBE;
 use crate::stats::{Counters, bump};
@@ -72,14 +72,21 @@ impl Probe {
     }
 
     async fn send(&self, number: u64) -> Result<(), Failure> {
-        let (server, session) = self.partition.session().await?;
-        let state = self.partition.state_key();
-        let arguments = [
-            self.partition.publish_command().as_bytes(),
-            self.channel.as_bytes(),
-            &number.to_string().into_bytes(),
-        ];
-        server.run(&session, &PROBE, &[&state], &arguments).await.map(|_| ())
+        let asked = self.partition.run(&PROBE, |session| {
+            let [server, epoch, clock, fresh] = self.partition.standing(session);
+            let secret = self.partition.secret();
+            let publish = self.partition.publish_command().into();
+            let (channel, number) = (self.channel.clone().into(), number.to_string().into());
+            Question {
+                keys: vec![
+                    self.partition.state_key(),
+                    self.partition.samples_key(),
+                    self.partition.secret_key(),
+                ],
+                arguments: vec![publish, channel, number, server, epoch, clock, fresh, secret],
+            }
+        });
+        asked.await.map(|_| ())
     }
 }
 

@@ -192,7 +192,7 @@ async fn next_jobs(shared: &Shared) -> Vec<Job> {
 async fn carry_out(shared: Arc<Shared>, jobs: Vec<Job>) {
     jobs.iter().for_each(|job| job.sent.store(true, Ordering::Release));
     let publications = jobs.iter().flat_map(|job| &job.publications).collect::<Vec<_>>();
-    let answers = send(&shared.partition, &publications, shared.config.deadline).await;
+    let answers = send(&shared.partition, &publications).await;
     let mut answers = answers.into_iter();
     for job in jobs {
         let own = answers.by_ref().take(job.publications.len()).collect();

@@ -49,5 +49,12 @@ macro_rules! scripts {
 
 scripts! {
     PUBLISH = PARTITION, include_str!("scripts/publish.lua");
-    PROBE = include_str!("scripts/probe.lua");
+    PROBE = PARTITION, include_str!("scripts/probe.lua");
+    TOPS = PARTITION, include_str!("scripts/tops.lua");
+    AFTER = PARTITION, include_str!("scripts/after.lua");
+    SECRET = include_str!("scripts/secret.lua");
+    CLAIM = include_str!("scripts/claim.lua");
+    RENEW = include_str!("scripts/renew.lua");
+    LAPSED = include_str!("scripts/lapsed.lua");
+    REAP = include_str!("scripts/reap.lua");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -117,21 +117,9 @@ impl Server {
     }
 
     /// One command.
-    #[expect(dead_code, reason = "history and presence will use it")]
     pub(crate) async fn call(&self, session: &Session, command: &Cmd) -> Result<Value, Failure> {
         let answer = session.redis.clone().send_packed_command(command).await;
-        self.judge(session, answer.map_err(Failure::from))
-    }
-
-    /// Several commands, sent together; an answer of each.
-    #[expect(dead_code, reason = "history and presence will use it")]
-    pub(crate) async fn pipeline(
-        &self,
-        session: &Session,
-        pipeline: &Pipeline,
-    ) -> Result<Vec<Value>, Failure> {
-        let answers = session.redis.clone().send_packed_commands(pipeline, 0, pipeline.len()).await;
-        self.judge(session, answers.map_err(Failure::from))
+        self.judge(session, answer.and_then(Value::extract_error).map_err(Failure::from))
     }
 
     /// A script, loaded where the server does not know it.

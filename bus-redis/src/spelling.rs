@@ -29,7 +29,6 @@ pub(crate) fn spell(topic: &Topic) -> String {
 }
 
 /// The topic that is spelled so; `None` when none is.
-#[cfg_attr(not(test), expect(dead_code, reason = "presence will read topics back"))]
 pub(crate) fn read(text: &str) -> Option<Topic> {
     let mut parts = text.split(':');
     let (kind, tenant, name) = (parts.next()?, parts.next()?, parts.next()?);

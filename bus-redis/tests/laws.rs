@@ -40,8 +40,8 @@ mod standalone {
     }
 
     impl BusFixture for Fixture {
-        const HISTORY: bool = false;
-        const PRESENCE: bool = false;
+        const HISTORY: bool = true;
+        const PRESENCE: bool = true;
 
         async fn start() -> Self {
             let redis = Redis::start(Options::default()).await;

@@ -7,8 +7,8 @@
 --       its last message, 7 how long an idempotency key is remembered; both in ms.
 --       Then four for each message: the channel, the message, what to keep as "COUNT AGE_MS" (empty: nothing),
 --       and 1 when it has an idempotency key.
--- Answers, for each message: how many listeners got it (-1: a repeat, nobody), or { epoch, offset, clock, listeners },
--- or an error as text. On a replica nothing is published.
+-- Answers, for each message: how many listeners got it, or { epoch, offset, clock, listeners, 1 for a repeat }, or an
+-- error as text. A repeat gets what the first got. On a replica nothing is published.
 
 local publish, lifetime, window = ARGV[1], tonumber(ARGV[6]), ARGV[7]
 local partition, samples = KEYS[1], KEYS[2]
@@ -40,8 +40,12 @@ end
 
 -- Drops what is over the count or over the age; answers the clock of the last message dropped, and a time that the
 -- oldest one left is not older than.
-local function trim(stream, count, age, trimmed, oldest)
-  local over = redis.call('XLEN', stream) - count
+-- last: the clock of the message before this one.
+local function trim(stream, count, age, trimmed, oldest, last)
+  local length = redis.call('XLEN', stream)
+  -- A stream ends by itself when all of it is too old.
+  if length == 1 and last then trimmed = last end
+  local over = length - count
   while over > 0 do
     local gone = redis.call('XRANGE', stream, '-', '+', 'COUNT', math.min(over, 64))
     trimmed = tonumber(string.match(gone[#gone][1], '^%d+'))
@@ -62,12 +66,12 @@ end
 local function keep(record, stream, message, count, age)
   sample()
   clock = redis.call('HINCRBY', partition, 'clock', 1)
-  local known = redis.call('HMGET', record, 'offset', 'trimmed', 'oldest')
+  local known = redis.call('HMGET', record, 'offset', 'trimmed', 'oldest', 'clock')
   local offset = known[1] and tonumber(known[1]) + 1 or clock
   local trimmed = known[1] and tonumber(known[2]) or horizon(samples, now, lifetime, clock - 1)
   local oldest = known[1] and tonumber(known[3]) or now
   redis.call('XADD', stream, string.format('%.0f-%.0f', clock, offset), 't', string.format('%.0f', now), 'm', message)
-  trimmed, oldest = trim(stream, count, age, trimmed, oldest)
+  trimmed, oldest = trim(stream, count, age, trimmed, oldest, known[4] and tonumber(known[4]))
   redis.call('HSET', record, 'offset', string.format('%.0f', offset), 'clock', string.format('%.0f', clock),
     'trimmed', string.format('%.0f', trimmed), 'oldest', string.format('%.0f', oldest), 'age', string.format('%.0f', age))
   redis.call('PEXPIRE', record, string.format('%.0f', math.max(lifetime, 10 * age)))
@@ -79,8 +83,8 @@ end
 local function first_receipt(key)
   local text = redis.call('GET', key)
   if not text then return nil end
-  local e, o, c = string.match(text, '^(%d+) (%d+) (%d+)$')
-  return e and { e, tonumber(o), tonumber(c), -1 } or -1
+  local e, o, c, listeners = string.match(text, '^(%d+) (%d+) (%d+) (%d+)$')
+  return e and { e, tonumber(o), tonumber(c), tonumber(listeners), 1 } or tonumber(text)
 end
 
 local answers, key = {}, 3
@@ -98,15 +102,16 @@ for a = 8, #ARGV, 4 do
     answer = named and first_receipt(receipt)
   end
   if not answer then
-    local remembered = '-'
+    local remembered
     if retention ~= '' then
       local count, age = string.match(retention, '^(%d+) (%d+)$')
       local offset = keep(record, stream, message, tonumber(count), tonumber(age))
       local place = string.format('%.0f %.0f %s', offset, clock, epoch)
-      answer = { epoch, offset, clock, redis.call(publish, channel, place .. '\n' .. message) }
-      remembered = string.format('%s %.0f %.0f', epoch, offset, clock)
+      answer = { epoch, offset, clock, redis.call(publish, channel, place .. '\n' .. message), 0 }
+      remembered = string.format('%s %.0f %.0f %d', epoch, offset, clock, answer[4])
     else
       answer = redis.call(publish, channel, message)
+      remembered = answer
     end
     if named then redis.call('SET', receipt, remembered, 'PX', window) end
   end

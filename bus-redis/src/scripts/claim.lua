@@ -1,0 +1,40 @@
+-- States how many connections of users a node has in topics.
+--
+-- KEYS: 1 the leases, 2 the node's claims, 3 where claims go whose lease had run out, then each topic's users.
+-- ARGV: 1 the node, 2 the name of what it had before its lease ran out, 3 the lease in ms; then for each claim:
+--       the topic, the user, the connections.
+-- Answers the user's connections over all nodes before and after each claim.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- Who comes late begins anew: what it had before is left to expire.
+local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if lease and tonumber(lease) <= now and redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('RENAME', KEYS[2], KEYS[3])
+  redis.call('ZADD', KEYS[1], lease, ARGV[2])
+end
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[3]), ARGV[1])
+
+local answer, key = {}, 4
+for a = 4, #ARGV, 3 do
+  local users, user, connections = KEYS[key], ARGV[a + 1], tonumber(ARGV[a + 2])
+  local field = ARGV[a] .. ' ' .. user
+  local own = tonumber(redis.call('HGET', KEYS[2], field) or '0')
+  local before = tonumber(redis.call('HGET', users, user) or '0')
+  local after = math.max(before - own + connections, 0)
+  if connections == 0 then
+    redis.call('HDEL', KEYS[2], field)
+  elseif connections ~= own then
+    redis.call('HSET', KEYS[2], field, string.format('%.0f', connections))
+  end
+  if after == 0 then
+    redis.call('HDEL', users, user)
+  elseif after ~= before then
+    redis.call('HSET', users, user, string.format('%.0f', after))
+  end
+  answer[#answer + 1] = before
+  answer[#answer + 1] = after
+  key = key + 1
+end
+return answer
