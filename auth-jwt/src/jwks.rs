@@ -8,9 +8,10 @@ use jsonwebtoken::Algorithm;
 use tidings_core::AuthError;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::clock;
 use crate::jwk::read_set;
 use crate::key::KeySet;
-use crate::source::KeySource;
+use crate::source::{KeySource, SourceError};
 use crate::spawn::spawn;
 
 /// When keys are read again. Start from `JwksConfig::default()`.
@@ -19,24 +20,44 @@ use crate::spawn::spawn;
 pub struct JwksConfig {
     /// Least time between two reads, so that strangers cannot make the server flood the source; default 30 s.
     pub cooldown: Duration,
-    /// Age at which keys are read again, so that a withdrawn key ends; default 10 min.
+    /// Age at which keys are read again, so that a withdrawn key ends; default 10 min. It is for a source
+    /// that does not say how long its keys are fresh.
     pub refresh_after: Duration,
+    /// The same for a source that says it: never sooner than this; default 1 min.
+    pub refresh_at_soonest: Duration,
+    /// And never later than this; default 1 h.
+    pub refresh_at_latest: Duration,
+    /// Age at which keys are no longer used, when all reads since have failed; default 24 h.
+    pub stale_after: Duration,
     /// Longest time that one read may take; default 5 s.
     pub fetch_timeout: Duration,
 }
 
 impl Default for JwksConfig {
     fn default() -> Self {
-        let (cooldown, refresh_after) = (Duration::from_secs(30), Duration::from_secs(600));
-        Self { cooldown, refresh_after, fetch_timeout: Duration::from_secs(5) }
+        Self {
+            cooldown: Duration::from_secs(30),
+            refresh_after: Duration::from_secs(600),
+            refresh_at_soonest: Duration::from_secs(60),
+            refresh_at_latest: Duration::from_secs(3600),
+            stale_after: Duration::from_secs(24 * 3600),
+            fetch_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl JwksConfig {
+    fn fresh_for(&self, said: Option<Duration>) -> Duration {
+        let within = |said: Duration| said.min(self.refresh_at_latest).max(self.refresh_at_soonest);
+        said.map_or(self.refresh_after, within)
     }
 }
 
 /// The keys of a [`KeySource`], kept between reads. Clones share them.
 ///
 /// They are read when first needed, when a token names a key that is not among them, and when they
-/// are old; all who wait share one read. While reads fail the last good keys stay in use. A token
-/// whose key is unknown because of a failed read is refused as [`AuthError::Unavailable`].
+/// are old; all who wait share one read. While reads fail the last good keys stay in use, for
+/// `stale_after`. A token whose key is unknown because of a failed read is refused as [`AuthError::Unavailable`].
 #[derive(Clone)]
 pub struct Jwks(Arc<Inner>);
 
@@ -51,8 +72,9 @@ struct Inner {
 #[derive(Clone, Default)]
 struct State {
     keys: Option<Arc<KeySet>>,
-    /// When `keys` were read.
+    /// When `keys` were read, and until when they are fresh.
     read_at: Option<Instant>,
+    fresh_until: Option<Instant>,
     /// When a read was last begun.
     tried_at: Option<Instant>,
     /// Why the last read failed, if it did.
@@ -66,6 +88,16 @@ impl Jwks {
         Self(Arc::new(Inner { source: Arc::new(source), config, state, reading }))
     }
 
+    /// Reads the keys now, so that the first client need not wait for them.
+    ///
+    /// # Errors
+    /// Why they could not be read; clients are told to try again until they can.
+    pub async fn warm(&self) -> Result<(), SourceError> {
+        let guard = self.0.reading.clone().lock_owned().await;
+        let _ = spawn(read(self.0.clone(), clock::now().steady, guard)).await;
+        self.0.state().failure.map_or(Ok(()), |why| Err(SourceError(why)))
+    }
+
     /// A set that has a key for such a token, or the reason why there is none.
     pub(crate) async fn keys_for(
         &self,
@@ -75,9 +107,8 @@ impl Jwks {
     ) -> Result<Arc<KeySet>, AuthError> {
         let inner = &self.0;
         let enough = |state: &State| {
-            state
-                .is_fresh(now, inner.config.refresh_after)
-                .filter(|keys| keys.find(id, algorithm).is_some())
+            let fresh = state.fresh_until.is_some_and(|until| now < until);
+            state.keys.clone().filter(|keys| fresh && keys.find(id, algorithm).is_some())
         };
         if let Some(keys) = enough(&inner.state()) {
             return Ok(keys);
@@ -93,14 +124,7 @@ impl Jwks {
             // A task of its own, so that a client that goes away cannot undo the read for the others.
             let _ = spawn(read(inner.clone(), now, guard)).await;
         }
-        inner.answer(id, algorithm)
-    }
-}
-
-impl State {
-    fn is_fresh(&self, now: Instant, limit: Duration) -> Option<Arc<KeySet>> {
-        let age = now.saturating_duration_since(self.read_at?);
-        self.keys.clone().filter(|_| age < limit)
+        inner.answer(id, algorithm, now)
     }
 }
 
@@ -113,9 +137,16 @@ impl Inner {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn answer(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Arc<KeySet>, AuthError> {
+    fn answer(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+        now: Instant,
+    ) -> Result<Arc<KeySet>, AuthError> {
         let state = self.state();
-        match (state.keys, state.failure) {
+        let usable = |read_at| now.saturating_duration_since(read_at) < self.config.stale_after;
+        let keys = state.keys.filter(|_| state.read_at.is_some_and(usable));
+        match (keys, state.failure) {
             (Some(keys), failure) if keys.find(id, algorithm).is_some() || failure.is_none() => {
                 Ok(keys)
             }
@@ -133,14 +164,17 @@ async fn read(inner: Arc<Inner>, now: Instant, _guard: OwnedMutexGuard<()>) {
     });
     let fetched = tokio::time::timeout(inner.config.fetch_timeout, inner.source.fetch()).await;
     let keys = match fetched {
-        Ok(Ok(document)) => read_set(&document).map_err(|e| e.to_string()),
+        Ok(Ok(document)) => {
+            let fresh_for = inner.config.fresh_for(document.fresh_for);
+            read_set(&document.text).map(|keys| (keys, fresh_for)).map_err(|e| e.to_string())
+        }
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the key source takes too long".into()),
     };
     inner.change(|state| match keys {
-        Ok(keys) => {
+        Ok((keys, fresh_for)) => {
             (state.keys, state.read_at) = (Some(Arc::new(keys)), Some(now));
-            state.failure = None;
+            (state.fresh_until, state.failure) = (Some(now + fresh_for), None);
         }
         Err(why) => state.failure = Some(why),
     });

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +15,22 @@ pub trait KeySource: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SourceError`] when it cannot be read now.
-    async fn fetch(&self) -> Result<Bytes, SourceError>;
+    async fn fetch(&self) -> Result<Document, SourceError>;
+}
+
+/// What a [`KeySource`] gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Document {
+    /// The text of the JWKS.
+    pub text: Bytes,
+    /// How long its publisher says it stays as it is; `None` when it says nothing.
+    pub fresh_for: Option<Duration>,
+}
+
+impl<T: Into<Bytes>> From<T> for Document {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), fresh_for: None }
+    }
 }
 
 /// Why a [`KeySource`] could not be read. It is for the log of the server; no client sees it.
@@ -35,7 +51,7 @@ impl FileSource {
 
 #[async_trait]
 impl KeySource for FileSource {
-    async fn fetch(&self) -> Result<Bytes, SourceError> {
+    async fn fetch(&self) -> Result<Document, SourceError> {
         let told = |error: std::io::Error| SourceError(format!("{}: {error}", self.0.display()));
         let file = tokio::fs::File::open(&self.0).await.map_err(told)?;
         let mut text = Vec::new();

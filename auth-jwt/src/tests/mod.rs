@@ -2,6 +2,8 @@
 
 mod accepted;
 mod attacks;
+#[cfg(feature = "http")]
+mod http;
 mod rotation;
 
 use std::time::Duration;

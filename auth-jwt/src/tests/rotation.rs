@@ -5,13 +5,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use jsonwebtoken::Algorithm::{ES256, EdDSA};
 use tidings_core::AuthError;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::{FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, KeySource, SourceError};
+use crate::{
+    Document, FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, KeySource, SourceError,
+};
 
 /// A source that is told what to answer, and counts.
 #[derive(Debug, Default, Clone)]
@@ -21,20 +22,29 @@ struct Told(Arc<Script>);
 struct Script {
     answer: Mutex<Option<String>>,
     reads: AtomicUsize,
+    /// What it says of how long its keys are fresh, in seconds.
+    fresh_for: Mutex<Option<u64>>,
     /// When set, a read waits for `go`.
     slow: std::sync::atomic::AtomicBool,
     go: Notify,
 }
 
+impl Script {
+    fn document(&self, text: String) -> Document {
+        let fresh_for = self.fresh_for.lock().expect("a lock").map(Duration::from_secs);
+        Document { fresh_for, ..text.into() }
+    }
+}
+
 #[async_trait]
 impl KeySource for Told {
-    async fn fetch(&self) -> Result<Bytes, SourceError> {
+    async fn fetch(&self) -> Result<Document, SourceError> {
         self.0.reads.fetch_add(1, SeqCst);
         if self.0.slow.load(SeqCst) {
             self.0.go.notified().await;
         }
         let answer = self.0.answer.lock().expect("a lock").clone();
-        answer.map(Bytes::from).ok_or_else(|| SourceError("down".into()))
+        answer.map(|text| self.0.document(text)).ok_or_else(|| SourceError("down".into()))
     }
 }
 
@@ -185,6 +195,56 @@ async fn a_withdrawn_key_ends_when_the_keys_are_old() {
 }
 
 #[tokio::test]
+async fn a_source_says_within_bounds_how_long_its_keys_are_fresh() {
+    for (said, age) in [(0, 60), (15, 60), (90, 90), (u64::MAX, 3600)] {
+        let source = Told::default();
+        source.answer(&[jwk("ed", "one")]);
+        *source.0.fresh_for.lock().expect("a lock") = Some(said);
+        let (who, now) = (source.authenticator(), at(NOW));
+        for (seconds, reads) in [(0, 1), (age - 1, 1), (age, 2)] {
+            let then = Now { unix: NOW, ..later(now, seconds) };
+            assert!(who.identify_at(&ed(), then).await.is_ok());
+            assert_eq!(source.reads(), reads, "{said} said, after {seconds}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_do_not_outlive_a_failing_source_for_ever() {
+    let source = Told::default();
+    source.answer(&[jwk("ed", "one")]);
+    let (who, now) = (source.authenticator(), at(NOW));
+    assert!(who.identify_at(&ed(), now).await.is_ok());
+    source.fail();
+    let day = 24 * 3600;
+    let almost = Now { unix: NOW, ..later(now, day - 1) };
+    assert!(who.identify_at(&ed(), almost).await.is_ok());
+    let too_old = Now { unix: NOW, ..later(now, day) };
+    assert!(is_unavailable(&who, &ed(), too_old).await);
+    source.answer(&[jwk("ed", "one")]);
+    let back = Now { unix: NOW, ..later(now, day + 30) };
+    assert!(who.identify_at(&ed(), back).await.is_ok());
+}
+
+#[tokio::test]
+async fn warm_keys_make_nobody_wait() {
+    let source = Told::default();
+    let jwks = Jwks::new(source.clone(), JwksConfig::default());
+    assert_eq!(jwks.warm().await, Err(SourceError("down".into())));
+    source.answer(&[jwk("ed", "one")]);
+    assert_eq!(jwks.warm().await, Ok(()));
+    let who = JwtAuthenticator::rotating(jwks, JwtConfig::default());
+    let token = signed(
+        r#"{"alg":"EdDSA","kid":"one"}"#,
+        &json!({ "sub": "ada", "exp": clock::now().unix + 60 }).to_string(),
+        &private("ed"),
+        EdDSA,
+    );
+    assert!(who.identify_at(&token, clock::now()).await.is_ok());
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test]
 async fn a_source_that_hangs_is_given_up() {
     let source = Told::default();
     source.0.slow.store(true, SeqCst);
@@ -199,7 +259,7 @@ struct Panics;
 
 #[async_trait]
 impl KeySource for Panics {
-    async fn fetch(&self) -> Result<Bytes, SourceError> {
+    async fn fetch(&self) -> Result<Document, SourceError> {
         panic!("a source with a bug")
     }
 }
