@@ -19,7 +19,8 @@ pub(crate) struct Cli {
     /// The secret of HS256, HS384 and HS512 tokens; without it the server is in demo mode.
     #[arg(long, env = "TIDINGS_JWT_HS256_SECRET", hide_env_values = true)]
     pub(crate) jwt_hs256_secret: Option<String>,
-    /// A file with a JWK Set whose keys check tokens; read again when a token names an unknown key.
+    /// The URL (https, or http on loopback) or the file of a JWK Set whose keys check tokens; read again when a
+    /// token names an unknown key, and from time to time.
     #[arg(long, env = "TIDINGS_JWT_JWKS", conflicts_with = "jwt_hs256_secret")]
     pub(crate) jwt_jwks: Option<String>,
     /// Who must have issued tokens.

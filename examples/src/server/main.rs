@@ -8,6 +8,7 @@
 
 mod admin;
 mod app;
+mod auth;
 mod cli;
 mod front;
 mod listen;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use tidings_auth_jwt::{FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, RoomPatterns};
+use tidings_auth_jwt::RoomPatterns;
 use tidings_bus_memory::MemoryBus;
 use tidings_bus_redis::{RedisBus, RedisConfig};
 use tidings_core::{Bus, CloseReason, Hub, NodeId};
@@ -55,20 +56,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     if demo_secret.is_some() && !cli.listen.ip().is_loopback() {
         return Err("without a key the server is in demo mode, which is on loopback only: give --jwt-hs256-secret or --jwt-jwks".into());
     }
-    let mut jwt = JwtConfig::default();
-    (jwt.issuer, jwt.audience) = (cli.jwt_issuer.clone(), cli.jwt_audience.clone());
-    jwt.leeway = limits.token_leeway;
-    let authenticator =
-        match (&cli.jwt_jwks, cli.jwt_hs256_secret.as_ref().or(demo_secret.as_ref())) {
-            (Some(url), _) if url.contains("://") => {
-                return Err("--jwt-jwks takes a file yet, not a URL".into());
-            }
-            (Some(file), _) => JwtAuthenticator::rotating(
-                Jwks::new(FileSource::new(file), JwksConfig::default()),
-                jwt,
-            ),
-            (None, secret) => JwtAuthenticator::hs(secret.map_or("", String::as_str), jwt)?,
-        };
+    let secret = cli.jwt_hs256_secret.as_deref().or(demo_secret.as_deref());
+    let authenticator = auth::authenticator(&cli, secret, limits.token_leeway).await?;
     let authorizer = RoomPatterns { open: cli.open_rooms };
     let mut hub = Hub::builder(bus(&cli.bus).await?, Arc::new(authenticator), Arc::new(authorizer))
         .handler(Arc::new(RoomMessages))

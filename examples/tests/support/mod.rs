@@ -6,6 +6,7 @@ pub(crate) mod proxy;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -52,6 +53,7 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
+    output: Arc<Mutex<String>>,
 }
 
 impl Server {
@@ -68,22 +70,41 @@ impl Server {
 
     /// The same at an address, where one that was started before may have been.
     pub(crate) fn at(listen: &str, flags: &[&str]) -> Self {
+        Self::spawn(listen, &[&["--jwt-hs256-secret", SECRET], flags].concat())
+    }
+
+    /// Starts it with flags that also say which keys check tokens.
+    pub(crate) fn with_keys(flags: &[&str]) -> Self {
+        Self::spawn("127.0.0.1:0", flags)
+    }
+
+    fn spawn(listen: &str, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings-server"));
         command
             .args(["--listen", listen, "--admin-listen", "127.0.0.1:0", "--open-rooms"])
-            .args(["--workers", "2", "--jwt-hs256-secret", SECRET, "--publish-key", PUBLISH_KEY])
+            .args(["--workers", "2", "--publish-key", PUBLISH_KEY])
             .args(flags)
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let output = Arc::default();
+        keep(child.stderr.take().expect("a pipe"), &output);
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut address = |name: &str| -> SocketAddr {
-            let line = lines.next().expect("a line").expect("text");
+            let mut line = String::new();
+            lines.read_line(&mut line).expect("text");
             let url = line.strip_prefix(name).expect("the address").trim();
             let host = url.strip_prefix("http://").and_then(|u| u.split('/').next());
             host.and_then(|host| host.parse().ok()).expect("an address")
         };
         let (address, admin) = (address("page:"), address("admin:"));
-        Self { child, address, admin }
+        keep(lines, &output);
+        Self { child, address, admin, output }
+    }
+
+    /// What it has printed since it runs, to both of its outputs.
+    pub(crate) fn output(&self) -> String {
+        self.output.lock().expect("a lock").clone()
     }
 
     /// Waits for its end and its exit code.
@@ -197,10 +218,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(mut rest) = self.child.stdout.take() {
-            let _ = rest.read_to_end(&mut Vec::new());
+        if std::thread::panicking() {
+            eprintln!("{}", self.output());
         }
     }
+}
+
+/// Collects the lines of an output until it ends.
+fn keep(from: impl Read + Send + 'static, output: &Arc<Mutex<String>>) {
+    let output = output.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            *output.lock().expect("a lock") += &(line + "\n");
+        }
+    });
 }
 
 /// A WebSocket client.

@@ -1,0 +1,89 @@
+//! `--jwt-jwks` with a URL: the built server and a provider on a real socket.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::json;
+use support::{Client, Server, unix_now};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// Serves a set with one Ed25519 key; answers its URL and how often it was asked.
+async fn provider() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/jwks.json", listener.local_addr().expect("an address"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            let _ = socket.read(&mut head).await;
+            count.fetch_add(1, SeqCst);
+            let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": public_key()}]});
+            let (body, length) = (set.to_string(), set.to_string().len());
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    (url, asked)
+}
+
+/// The last 32 bytes of the public key's DER.
+fn public_key() -> String {
+    let der = der(include_str!("../../auth-jwt/src/tests/keys/ed.pub.pem"));
+    URL_SAFE_NO_PAD.encode(&der[der.len() - 32..])
+}
+
+fn der(pem: &str) -> Vec<u8> {
+    let digits: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    STANDARD.decode(digits).expect("base64")
+}
+
+fn token(kid: &str) -> String {
+    let key = EncodingKey::from_ed_der(&der(include_str!("../../auth-jwt/src/tests/keys/ed.key")));
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.kid = Some(kid.to_owned());
+    encode(&header, &json!({"sub": "ada", "exp": unix_now() + 60}), &key).expect("a token")
+}
+
+async fn close_code(server: &Server, token: &str) -> u16 {
+    let query = format!("?token={token}");
+    Client::upgrade(server, &query, &[]).await.expect("an upgrade").closed().await.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_checked_with_the_keys_behind_the_url() {
+    let (url, asked) = provider().await;
+    let server = Server::with_keys(&["--jwt-jwks", &url]);
+    assert_eq!(asked.load(SeqCst), 1, "the keys are read before the server says that it runs");
+    let ada = Client::open(&server, &token("one")).await;
+    assert_eq!(ada.connected["payload"]["userId"], "ada");
+    // Strangers with invented keys cannot make the server flood the provider.
+    for n in 0..20 {
+        assert_eq!(close_code(&server, &token(&format!("invented {n}"))).await, 1008);
+    }
+    assert_eq!(asked.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_provider_that_is_away_is_not_the_clients_fault() {
+    // Nobody listens on port 1.
+    let server = Server::with_keys(&["--jwt-jwks", "http://127.0.0.1:1/jwks.json"]);
+    assert_eq!(close_code(&server, &token("one")).await, 1013);
+}
+
+#[test]
+fn a_url_that_is_neither_https_nor_on_loopback_is_refused() {
+    let told = std::process::Command::new(env!("CARGO_BIN_EXE_tidings-server"))
+        .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(["--jwt-jwks", "http://login.example/jwks.json"])
+        .output()
+        .expect("it starts");
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("--jwt-jwks") && told.contains("must be https"), "{told}");
+}
