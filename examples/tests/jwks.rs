@@ -1,4 +1,5 @@
 //! `--jwt-jwks` with a URL: the built server and a provider on a real socket.
+#![expect(clippy::disallowed_methods, reason = "a test spawns its provider")]
 
 mod support;
 
