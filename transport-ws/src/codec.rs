@@ -33,6 +33,8 @@ pub struct Decoder {
     head_len: usize,
     /// What has arrived of a message, unmasked.
     message: Vec<u8>,
+    /// How much of `message` is known to be text; what follows is the beginning of a character.
+    text: usize,
     /// Whether the next data frame continues `message`.
     fragmented: bool,
     /// What has arrived of a control frame, unmasked; it may come between the frames of a message.
@@ -49,6 +51,7 @@ impl Decoder {
             head: [0; MAX_HEADER_BYTES],
             head_len: 0,
             message: Vec::new(),
+            text: 0,
             fragmented: false,
             control: Vec::new(),
             closed: None,
@@ -62,7 +65,20 @@ impl Decoder {
     /// # Errors
     /// What [`ReadError`] says, save for `Io`. The frames before the error are in `out`.
     pub fn feed(&mut self, bytes: &[u8], out: &mut VecDeque<Frame>) -> Result<(), ReadError> {
-        let fed = self.run(bytes, out);
+        self.feed_some(&mut &*bytes, usize::MAX, out)
+    }
+
+    /// The same, but stops once `out` holds `frames` frames: the rest stays in `bytes`.
+    ///
+    /// # Errors
+    /// As those of [`feed`](Self::feed).
+    pub fn feed_some(
+        &mut self,
+        bytes: &mut &[u8],
+        frames: usize,
+        out: &mut VecDeque<Frame>,
+    ) -> Result<(), ReadError> {
+        let fed = self.run(bytes, frames, out);
         if fed.is_err() || self.closed.is_some() {
             self.state = State::Ended;
             self.message = Vec::new();
@@ -76,27 +92,49 @@ impl Decoder {
         self.closed
     }
 
-    fn run(&mut self, mut bytes: &[u8], out: &mut VecDeque<Frame>) -> Result<(), ReadError> {
-        loop {
+    fn run(
+        &mut self,
+        bytes: &mut &[u8],
+        frames: usize,
+        out: &mut VecDeque<Frame>,
+    ) -> Result<(), ReadError> {
+        while out.len() < frames {
             match &mut self.state {
-                State::Ended => return Ok(()),
-                State::Head => match self.read_head(&mut bytes)? {
+                State::Ended => {
+                    *bytes = &[];
+                    return Ok(());
+                }
+                State::Head => match self.read_head(bytes)? {
                     Some(expected) => self.state = State::Payload(expected),
                     None => return Ok(()),
                 },
                 State::Payload(expected) => {
                     let is_data = expected.kind == Kind::Data;
                     let buffer = if is_data { &mut self.message } else { &mut self.control };
-                    expected.take(&mut bytes, buffer);
-                    if expected.missing > 0 {
+                    expected.take(bytes, buffer);
+                    let (kind, last, whole) = (expected.kind, expected.last, expected.missing == 0);
+                    if is_data {
+                        self.check_text()?;
+                    }
+                    if !whole {
                         return Ok(());
                     }
-                    let (kind, last) = (expected.kind, expected.last);
                     self.state = State::Head;
                     self.finish(kind, last, out)?;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Looks at once whether what arrived can be text, so that a long message is not awaited in vain.
+    fn check_text(&mut self) -> Result<(), ReadError> {
+        match std::str::from_utf8(&self.message[self.text..]) {
+            Ok(_) => self.text = self.message.len(),
+            Err(error) if error.error_len().is_none() => self.text += error.valid_up_to(),
+            Err(_) => return Err(ReadError::NotUtf8),
+        }
+        Ok(())
     }
 
     /// Takes header bytes; `None` when they do not suffice.
@@ -175,7 +213,9 @@ impl Decoder {
             self.fragmented = !last;
             if last {
                 let text = mem::take(&mut self.message).into_boxed_slice();
-                std::str::from_utf8(&text).map_err(|_| ReadError::NotUtf8)?;
+                if mem::take(&mut self.text) < text.len() {
+                    return Err(ReadError::NotUtf8);
+                }
                 out.push_back(Frame::Message(Bytes::from(text)));
             }
             return Ok(());

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tidings_core::{
     CloseReason, Frame, FrameReader, FrameWriter, ReadError, Transport, TransportInfo,
 };
@@ -36,6 +36,7 @@ where
             io: read,
             decoder: Decoder::new(max_message_bytes),
             frames: VecDeque::new(),
+            undecoded: Bytes::new(),
             end: End::Open,
         };
         Self { reader, writer: WsWriter { io: write } }
@@ -88,6 +89,8 @@ pub struct WsReader<R> {
     decoder: Decoder,
     /// Decoded and not yet asked for.
     frames: VecDeque<Frame>,
+    /// Read and not yet decoded.
+    undecoded: Bytes,
     end: End,
 }
 
@@ -108,12 +111,30 @@ impl<R> WsReader<R> {
         self.decoder.closed()
     }
 
+    /// Decodes some frames and keeps the rest as it is: a thousand frames fit into a few bytes.
     fn feed(&mut self, bytes: &[u8]) {
-        match self.decoder.feed(bytes, &mut self.frames) {
+        let taken = self.decode(bytes);
+        self.undecoded = Bytes::copy_from_slice(&bytes[taken..]);
+    }
+
+    /// Decodes some of what was kept.
+    fn feed_undecoded(&mut self) {
+        let mut bytes = std::mem::take(&mut self.undecoded);
+        bytes.advance(self.decode(&bytes));
+        if !bytes.is_empty() {
+            self.undecoded = bytes;
+        }
+    }
+
+    /// Answers how many bytes were taken.
+    fn decode(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        match self.decoder.feed_some(&mut rest, MAX_FRAMES, &mut self.frames) {
             Err(error) => self.end = End::Failed(error),
             Ok(()) if self.decoder.closed().is_some() => self.end = End::Closed,
             Ok(()) => {}
         }
+        if matches!(self.end, End::Open) { bytes.len() - rest.len() } else { bytes.len() }
     }
 
     fn pop(&mut self) -> Option<Frame> {
@@ -137,7 +158,11 @@ impl<R: AsyncRead + Unpin> WsReader<R> {
                     End::Open | End::Closed => None,
                 });
             }
-            ready!(self.poll_fill(cx));
+            if self.undecoded.is_empty() {
+                ready!(self.poll_fill(cx));
+            } else {
+                self.feed_undecoded();
+            }
         }
     }
 
@@ -228,6 +253,8 @@ thread_local! {
 
 /// How much one read takes at most.
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// How many frames are decoded ahead at most.
+const MAX_FRAMES: usize = 64;
 /// How many frames one write takes at most.
 const MAX_SLICES: usize = 64;
 

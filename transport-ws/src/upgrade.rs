@@ -5,8 +5,10 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -15,8 +17,8 @@ use crate::WsTransport;
 
 /// Waits until hyper has sent the answer and hands over the connection.
 ///
-/// A plain TCP connection that hyper was given as `TokioIo<TcpStream>` is taken out and tuned by
-/// [`tune`]; any other one, as of TLS, is used as it is.
+/// A plain TCP connection that hyper was given as `TokioIo<TcpStream>`, by itself or by the server of
+/// hyper-util that axum uses, is taken out and tuned by [`tune`]; any other one, as of TLS, is used as it is.
 ///
 /// # Errors
 /// The connection broke before, or was never one that can be upgraded.
@@ -25,15 +27,14 @@ pub async fn upgraded(
     max_message_bytes: usize,
 ) -> io::Result<WsTransport<ReadSide, WriteSide>> {
     let upgraded = on.await.map_err(io::Error::other)?;
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => {
-            let stream = parts.io.into_inner();
+    match plain(upgraded) {
+        Ok((stream, read_ahead)) => {
             // An untuned connection works as well; a broken one shows when it is read.
             let _ = tune(&stream);
             let (read, write) = stream.into_split();
             let (read, write) = (ReadSide(Read::Tcp(read)), WriteSide(Write::Tcp(write)));
             let transport = WsTransport::new(read, write, max_message_bytes);
-            Ok(transport.with_read_ahead(&parts.read_buf))
+            Ok(transport.with_read_ahead(&read_ahead))
         }
         Err(upgraded) => {
             let io = Flushing { io: TokioIo::new(upgraded), dirty: false };
@@ -42,6 +43,16 @@ pub async fn upgraded(
             Ok(WsTransport::new(read, write, max_message_bytes))
         }
     }
+}
+
+/// The TCP connection within, and what was read of it already.
+fn plain(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return Ok((parts.io.into_inner(), parts.read_buf)),
+        Err(upgraded) => upgraded,
+    };
+    let parts = auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded)?;
+    Ok((parts.io.into_inner(), parts.read_buf))
 }
 
 /// Sets `TCP_NODELAY`, and where the system has it `TCP_NOTSENT_LOWAT` to 16 KiB, so that a reader

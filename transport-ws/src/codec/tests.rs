@@ -146,6 +146,47 @@ fn text_is_utf8() {
 }
 
 #[test]
+fn what_cannot_be_text_is_told_before_the_message_ends() {
+    let mut decoder = Decoder::new(1000);
+    let mut frames = VecDeque::new();
+    // A character over two fragments, then the first byte of one that there is not, in a frame that goes on.
+    for part in
+        [frame(0x01, "kö".as_bytes()).as_slice(), &frame(0x00, b"\xe2\x82"), &frame(0x00, b"\xac")]
+    {
+        decoder.feed(part, &mut frames).expect("text so far");
+    }
+    let begun = frame(0x00, b"\xf4\x90 and more");
+    let fed = decoder.feed(&begun[..begun.len() - 8], &mut frames);
+    assert!(matches!(fed, Err(ReadError::NotUtf8)), "{fed:?}");
+    assert!(frames.is_empty());
+}
+
+#[test]
+fn it_decodes_no_more_frames_than_it_is_asked_for() {
+    let mut decoder = Decoder::new(1000);
+    let mut frames = VecDeque::new();
+    let pings = frame(0x89, b"").repeat(10);
+    let mut rest = pings.as_slice();
+    decoder.feed_some(&mut rest, 4, &mut frames).expect("pings");
+    assert_eq!((frames.len(), rest.len()), (4, pings.len() * 6 / 10));
+    frames.clear();
+    decoder.feed_some(&mut rest, 100, &mut frames).expect("pings");
+    assert_eq!((frames.len(), rest.len()), (6, 0));
+}
+
+#[test]
+fn fragments_of_one_byte_cost_what_they_carry() {
+    let mut decoder = Decoder::new(1000);
+    let mut frames = VecDeque::new();
+    decoder.feed(&frame(0x01, b"x"), &mut frames).expect("a beginning");
+    let one = frame(0x00, b"x");
+    let fed = (0..).find_map(|_| decoder.feed(&one, &mut frames).err());
+    assert!(matches!(fed, Some(ReadError::TooBig)), "{fed:?}");
+    assert!(frames.is_empty());
+    assert_eq!(decoder.message.capacity(), 0);
+}
+
+#[test]
 fn a_close_frame_ends_it_with_its_code() {
     let closed = |payload: &[u8]| read(&[frame(CLOSE, payload), frame(TEXT, b"late")].concat());
     assert_eq!(closed(b""), [Seen::Closed(1005)]);

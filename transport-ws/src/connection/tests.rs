@@ -251,3 +251,20 @@ async fn a_dead_stream_is_an_error_and_a_close_sends_the_whole_frame_then_ends()
     assert!(writer.write(&[Bytes::from_static(b"x")]).await.is_err());
     writer.close(&CloseReason::NORMAL).await;
 }
+
+#[tokio::test]
+async fn a_read_of_many_frames_is_decoded_in_batches() {
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    let (mut reader, _writer) = over(ours).split();
+    let pings = b"\x89\x80\0\0\0\0".repeat(10_000);
+    theirs.write_all(&pings).await.expect("written");
+    for _ in 0..10_000 {
+        assert!(matches!(reader.next().await, Some(Ok(Frame::Respond(_)))));
+        assert!(reader.frames.len() <= MAX_FRAMES, "{}", reader.frames.len());
+    }
+    assert!(reader.undecoded.is_empty());
+    theirs.write_all(b"\x81\x81\0\0\0\0x").await.expect("written");
+    assert!(matches!(reader.next().await, Some(Ok(Frame::Message(text))) if text == "x"));
+    drop(theirs);
+    assert!(reader.next().await.is_none());
+}

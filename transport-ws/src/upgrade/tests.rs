@@ -16,8 +16,17 @@ const REQUEST: &[u8] =
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+/// What serves one request.
+#[derive(Debug, Clone, Copy)]
+enum Server {
+    /// hyper's own.
+    Plain,
+    /// That of hyper-util, which `axum::serve` uses.
+    Auto,
+}
+
 /// Serves one request over `io` and gives the transport that comes of it.
-async fn serve<T>(io: T) -> io::Result<WsTransport<ReadSide, WriteSide>>
+async fn serve<T>(io: T, server: Server) -> io::Result<WsTransport<ReadSide, WriteSide>>
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -30,8 +39,16 @@ where
         *accepted.lock().expect("not poisoned") = on;
         std::future::ready(Ok::<Response<String>, Infallible>(response))
     });
-    let http = hyper::server::conn::http1::Builder::new();
-    http.serve_connection(io, service).with_upgrades().await.expect("served");
+    match server {
+        Server::Plain => {
+            let http = hyper::server::conn::http1::Builder::new();
+            http.serve_connection(io, service).with_upgrades().await.expect("served");
+        }
+        Server::Auto => {
+            let http = auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+            http.serve_connection_with_upgrades(io, service).await.expect("served");
+        }
+    }
     let on = accepted.lock().expect("not poisoned").take().expect("accepted");
     upgraded(on, 1000).await
 }
@@ -61,30 +78,32 @@ async fn answer(transport: WsTransport<ReadSide, WriteSide>) {
 
 #[tokio::test]
 async fn a_tcp_connection_is_taken_out_and_tuned_with_what_was_read_ahead() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let client = TcpStream::connect(listener.local_addr().expect("an address")).await;
-    let (stream, _) = listener.accept().await.expect("accepted");
-    let server = async {
-        let transport = serve(TokioIo::new(stream)).await.expect("upgraded");
-        let (reader, _) = transport.halves();
-        let Read::Tcp(read) = &reader.0 else { panic!("not taken out") };
-        let stream: &TcpStream = read.as_ref();
-        assert!(stream.nodelay().expect("an option"));
-        #[cfg(target_os = "linux")]
-        assert_eq!(
-            socket2::SockRef::from(stream).tcp_notsent_lowat().expect("an option"),
-            NOTSENT_LOWAT_BYTES
-        );
-        answer(transport).await;
-    };
-    tokio::join!(server, talk(client.expect("connected")));
+    for kind in [Server::Plain, Server::Auto] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await;
+        let (stream, _) = listener.accept().await.expect("accepted");
+        let server = async {
+            let transport = serve(TokioIo::new(stream), kind).await.expect("upgraded");
+            let (reader, _) = transport.halves();
+            let Read::Tcp(read) = &reader.0 else { panic!("not taken out of {kind:?}") };
+            let stream: &TcpStream = read.as_ref();
+            assert!(stream.nodelay().expect("an option"));
+            #[cfg(target_os = "linux")]
+            assert_eq!(
+                socket2::SockRef::from(stream).tcp_notsent_lowat().expect("an option"),
+                NOTSENT_LOWAT_BYTES
+            );
+            answer(transport).await;
+        };
+        tokio::join!(server, talk(client.expect("connected")));
+    }
 }
 
 #[tokio::test]
 async fn any_other_stream_is_used_as_it_is() {
     let (ours, theirs) = tokio::io::duplex(4096);
     let server = async {
-        let transport = serve(TokioIo::new(ours)).await.expect("upgraded");
+        let transport = serve(TokioIo::new(ours), Server::Plain).await.expect("upgraded");
         assert!(matches!(transport.halves().0.0, Read::Other(_)));
         answer(transport).await;
     };
