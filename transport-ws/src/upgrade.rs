@@ -55,20 +55,27 @@ fn plain(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 
-/// Sets `TCP_NODELAY`, and where the system has it `TCP_NOTSENT_LOWAT` to 16 KiB, so that a reader
-/// that has stopped is noticed before the kernel has taken megabytes for it.
+/// Sets `TCP_NODELAY`, and where the system has them `TCP_NOTSENT_LOWAT` to 16 KiB, so that a reader
+/// that has stopped is noticed before the kernel has taken megabytes for it, and `TCP_USER_TIMEOUT` to
+/// 30 s, so that one that acknowledges nothing is given up then and not after many minutes.
 ///
 /// # Errors
 /// The system's, as when the connection is broken.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(any(target_os = "android", target_os = "linux"))]
-    socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    {
+        let socket = socket2::SockRef::from(stream);
+        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    }
     Ok(())
 }
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const NOTSENT_LOWAT_BYTES: u32 = 16 * 1024;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const USER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The reading half of a connection from hyper.
 pub struct ReadSide(Read);

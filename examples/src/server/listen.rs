@@ -1,12 +1,25 @@
 //! The accept loop: hyper with every deadline that it needs, and sockets tuned for pushing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+
+/// Cuts the connection that a request came by, whatever still waits to be sent there. hyper itself waits
+/// for ever for a client that reads nothing. Each request has it among its extensions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hangup(Arc<Notify>);
+
+impl Hangup {
+    pub(crate) fn cut(&self) {
+        self.0.notify_one();
+    }
+}
 
 /// Serves `router` on `listener` until `end`; then the requests under way are answered. A request whose head is not
 /// there within `deadline` is cut.
@@ -29,7 +42,12 @@ pub(crate) async fn serve(
             continue;
         };
         let _ = tidings_transport_ws::tune(&socket);
-        let service = TowerToHyperService::new(router.clone());
+        let (routes, hangup) = (TowerToHyperService::new(router.clone()), Hangup::default());
+        let cut = hangup.clone();
+        let service = service_fn(move |mut request| {
+            request.extensions_mut().insert(hangup.clone());
+            routes.call(request)
+        });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEAD_BYTES);
         let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
@@ -38,9 +56,10 @@ pub(crate) async fn serve(
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 _ = &mut connection => return,
+                () = cut.0.notified() => return,
                 _ = lasts.changed() => connection.as_mut().graceful_shutdown(),
             }
-            let _ = connection.await;
+            tokio::select! { _ = connection => {}, () = cut.0.notified() => {} }
             drop(lasts);
         });
     }

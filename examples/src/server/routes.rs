@@ -19,6 +19,7 @@ use tidings_transport_ws::{WsConfig, origin_passes};
 
 use crate::app::App;
 use crate::front::{come_later, let_go, ready, spread_retry};
+use crate::listen::Hangup;
 
 type Shared = State<Arc<App>>;
 
@@ -74,8 +75,15 @@ async fn events(State(app): Shared, request: Request) -> Response {
         Ok(attachment) => {
             let mailbox = attachment.mailbox();
             let (transport, body) = SseTransport::new(envelope, spread_retry(), mailbox);
-            tokio::spawn(attachment.serve(transport));
-            (cors, stream_response(body)).into_response()
+            let hangup = request.extensions().get::<Hangup>().cloned();
+            let deadline = app.hub.limits().close_deadline;
+            tokio::spawn(async move {
+                attachment.serve(transport).await;
+                tokio::time::sleep(deadline).await;
+                // Who has not read the end by now reads nothing; nothing else comes by this connection.
+                hangup.into_iter().for_each(|hangup| hangup.cut());
+            });
+            (cors, [(header::CONNECTION, "close")], stream_response(body)).into_response()
         }
         Err(AttachError::TooMany) => {
             (StatusCode::TOO_MANY_REQUESTS, cors, "too many connections of this user\n")

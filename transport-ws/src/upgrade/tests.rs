@@ -89,10 +89,11 @@ async fn a_tcp_connection_is_taken_out_and_tuned_with_what_was_read_ahead() {
             let stream: &TcpStream = read.as_ref();
             assert!(stream.nodelay().expect("an option"));
             #[cfg(target_os = "linux")]
-            assert_eq!(
-                socket2::SockRef::from(stream).tcp_notsent_lowat().expect("an option"),
-                NOTSENT_LOWAT_BYTES
-            );
+            {
+                let socket = socket2::SockRef::from(stream);
+                assert_eq!(socket.tcp_notsent_lowat().expect("an option"), NOTSENT_LOWAT_BYTES);
+                assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(USER_TIMEOUT));
+            }
             answer(transport).await;
         };
         tokio::join!(server, talk(client.expect("connected")));
