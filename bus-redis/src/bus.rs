@@ -59,7 +59,7 @@ impl RedisBus {
         let tls = tls.map_err(ConnectError::Configuration)?;
         let opener = Arc::new(Opener { config: config.clone(), login: target.login.clone(), tls });
         let counters = Arc::<Counters>::default();
-        let topology = Topology::start(&target, &opener, &counters);
+        let topology = Topology::start(target, &opener, &counters);
         let topology = Arc::new(topology.map_err(ConnectError::Configuration)?);
         let partition = |index| Arc::new(Partition::new(index, &config, topology.clone()));
         let partitions: Vec<_> = (0..topology.partitions()).map(partition).collect();

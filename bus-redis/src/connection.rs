@@ -42,12 +42,7 @@ impl Opener {
         address: &Address,
         on_push: Option<OnPush>,
     ) -> Result<Opened, Failure> {
-        let opening = self.open_now(address, &self.login, on_push);
-        timeout(self.config.connect_timeout, opening).await.map_err(|_| {
-            Failure::away(format!(
-                "{address} does not answer (it hangs, or the network drops what is sent)"
-            ))
-        })?
+        self.open_as(address, &self.login, on_push).await
     }
 
     /// The same for a server that must be a primary.
@@ -67,6 +62,21 @@ impl Opener {
             Err(failure) if failure.fault == Fault::NoPermission => Ok(opened),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Connects and logs in as someone else.
+    pub(crate) async fn open_as(
+        &self,
+        address: &Address,
+        login: &Login,
+        on_push: Option<OnPush>,
+    ) -> Result<Opened, Failure> {
+        let opening = self.open_now(address, login, on_push);
+        timeout(self.config.connect_timeout, opening).await.map_err(|_| {
+            Failure::away(format!(
+                "{address} does not answer (it hangs, or the network drops what is sent)"
+            ))
+        })?
     }
 
     async fn open_now(

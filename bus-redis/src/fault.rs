@@ -44,7 +44,12 @@ impl Failure {
     /// What Redis answered, in its own words: `CODE detail`.
     pub(crate) fn told(text: &str) -> Self {
         let code = text.split(' ').next().unwrap_or_default();
-        let fault = fault_of(code);
+        // In a script a missing right has no code of its own.
+        let fault = if text.contains("user executing the script can't") {
+            Fault::NoPermission
+        } else {
+            fault_of(code)
+        };
         Self::new(fault, format!("{text} ({})", advice(fault)))
     }
 
@@ -144,6 +149,8 @@ mod tests {
         assert_eq!(fault("READONLY You can't write against a read only replica."), Fault::ReadOnly);
         assert_eq!(fault("NOAUTH Authentication required."), Fault::NoAuth);
         assert_eq!(fault("ERR unknown command"), Fault::Other);
+        let in_script = "ERR The user executing the script can't run this command or subcommand";
+        assert_eq!(fault(in_script), Fault::NoPermission);
         assert!(matches!(BusError::from(Failure::told("OOM x")), BusError::Refused(_)));
         assert!(matches!(BusError::from(Failure::told("BUSY x")), BusError::Unavailable(_)));
     }

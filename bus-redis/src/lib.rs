@@ -8,9 +8,11 @@
 //! never taken for a primary, since every publication goes with a write that a replica refuses.
 
 mod bus;
+mod cluster;
 mod config;
 mod connection;
 mod fault;
+mod hash;
 mod history;
 mod link;
 mod message;
@@ -23,6 +25,7 @@ mod queue;
 mod script;
 mod send;
 mod server;
+mod slots;
 mod spawn;
 mod spelling;
 mod stats;

@@ -43,14 +43,22 @@ pub(crate) async fn connect(
     let probe = Probe::new(partition.clone(), queue.clone(), counters.clone(), channel);
     probe.once(opener.config.deadline).await?;
     let interval = opener.config.probe_interval;
-    let prober = (!interval.is_zero()).then(|| Task::spawn(probe.keep(interval)));
+    let left = queue.clone();
+    let watch = async move {
+        tokio::select! {
+            () = probe.keep(interval) => {}
+            () = server.left(&session.address) => {
+                left.end(BusError::Unavailable("another Redis has become the primary".to_owned()));
+            }
+        }
+    };
 
     let deliveries = Deliveries {
         queue,
         partition,
         counters: counters.clone(),
         _guard: guard,
-        _prober: prober,
+        _watch: Task::spawn(watch),
         driver,
     };
     Ok(BusLink { interest: Box::new(line), deliveries: Box::pin(deliveries) })
@@ -147,7 +155,7 @@ struct Deliveries {
     partition: Arc<Partition>,
     counters: Arc<Counters>,
     _guard: LinkGuard,
-    _prober: Option<Task>,
+    _watch: Task,
     driver: Task,
 }
 

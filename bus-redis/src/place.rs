@@ -4,42 +4,103 @@ use std::fmt;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
+use redis::{Value, cmd};
 
 use crate::connection::Opener;
-use crate::fault::Failure;
-use crate::url::Address;
+use crate::fault::{Failure, Fault};
+use crate::url::{Address, Login};
 
 /// Where a server is found.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// Always there.
+    /// Always there, and nothing takes its place.
     Fixed(Address),
+    /// Where Sentinels say that the primary is.
+    Sentinels { addresses: Vec<Address>, master: String, login: Login },
+    /// A node of a cluster.
+    Node(Address),
 }
 
 impl Place {
     /// Where it is now.
-    pub(crate) async fn find(&self, _opener: &Opener) -> Result<Address, Failure> {
+    pub(crate) async fn find(&self, opener: &Opener) -> Result<Address, Failure> {
         match self {
-            Self::Fixed(address) => Ok(address.clone()),
+            Self::Fixed(address) | Self::Node(address) => Ok(address.clone()),
+            Self::Sentinels { addresses, master, login } => {
+                let mut failure = Failure::away("there is no Sentinel");
+                for address in addresses {
+                    match ask_sentinel(opener, address, master, login).await {
+                        Ok(primary) => return Ok(primary),
+                        Err(why) => failure = why,
+                    }
+                }
+                Err(failure)
+            }
         }
     }
 
     /// What the store is to remember it by; empty where nothing can take its place.
     pub(crate) async fn identity(
         &self,
-        _address: &Address,
-        _redis: &mut MultiplexedConnection,
+        address: &Address,
+        redis: &mut MultiplexedConnection,
     ) -> Result<Arc<str>, Failure> {
         match self {
             Self::Fixed(_) => Ok(Arc::from("")),
+            Self::Sentinels { .. } => Ok(address.to_string().into()),
+            Self::Node(_) => {
+                let id = redis.send_packed_command(cmd("CLUSTER").arg("MYID")).await;
+                match id.and_then(Value::extract_error)? {
+                    Value::BulkString(id) => Ok(String::from_utf8_lossy(&id).into()),
+                    _ => Err(Failure::new(Fault::Other, format!("{address} is in no cluster"))),
+                }
+            }
         }
+    }
+
+    /// Whether another server may take its place while it goes on.
+    pub(crate) fn may_change(&self) -> bool {
+        matches!(self, Self::Sentinels { .. })
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fixed(address) => address.fmt(f),
+            Self::Fixed(address) | Self::Node(address) => address.fmt(f),
+            Self::Sentinels { master, .. } => write!(f, "the primary `{master}`"),
         }
+    }
+}
+
+async fn ask_sentinel(
+    opener: &Opener,
+    sentinel: &Address,
+    master: &str,
+    login: &Login,
+) -> Result<Address, Failure> {
+    let mut opened = opener.open_as(sentinel, login, None).await?;
+    let mut question = cmd("SENTINEL");
+    question.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+    let answer = opened.redis.send_packed_command(&question).await;
+    let text = |value: &Value| match value {
+        Value::BulkString(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    };
+    let unknown = || {
+        let text = format!("the Sentinel at {sentinel} knows no primary named `{master}`");
+        Failure::new(Fault::Other, text)
+    };
+    match answer.and_then(Value::extract_error)? {
+        Value::Array(parts) => {
+            match parts.iter().map(text).collect::<Option<Vec<_>>>().as_deref() {
+                Some([host, port]) => {
+                    let port = port.parse().map_err(|_| unknown())?;
+                    Ok(Address::Tcp { host: host.clone(), port })
+                }
+                _ => Err(unknown()),
+            }
+        }
+        _ => Err(unknown()),
     }
 }

@@ -37,8 +37,11 @@ impl Probe {
         self.round(1, deadline).await
     }
 
-    /// Probes until the link has ended, or ends it.
+    /// Probes until the link has ended, or ends it. Without an interval it never does.
     pub(crate) async fn keep(self, interval: Duration) {
+        if interval.is_zero() {
+            return std::future::pending().await;
+        }
         let mut misses = 0;
         for number in 2.. {
             sleep(interval).await;

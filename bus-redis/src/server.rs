@@ -107,6 +107,13 @@ impl Server {
         }
     }
 
+    /// Waits until another server than the one at `address` is commanded.
+    pub(crate) async fn left(&self, address: &Address) {
+        let mut state = self.shared.state.subscribe();
+        let elsewhere = |state: &State| matches!(state, State::Up(now) if now.address != *address);
+        let _ = state.wait_for(elsewhere).await;
+    }
+
     /// Gives the connection up and opens another.
     pub(crate) fn suspect(&self, session: &Session) {
         self.shared.suspected.send_if_modified(|number| {
@@ -156,10 +163,12 @@ async fn supervise(shared: Arc<Shared>) {
         match open(&shared, number).await {
             Ok((session, Opened { redis: _, driver })) => {
                 backoff = FIRST_BACKOFF;
+                let address = session.address.clone();
                 shared.state.send_replace(State::Up(session));
                 let mut suspected = shared.suspected.subscribe();
                 let state = tokio::select! {
                     () = driver => State::Connecting,
+                    () = replaced(&shared, &address) => State::Connecting,
                     _ = suspected.wait_for(|suspect| *suspect >= number) => {
                         State::Away(Failure::timed_out())
                     }
@@ -175,6 +184,20 @@ async fn supervise(shared: Arc<Shared>) {
                 }
                 backoff = (backoff * 2).min(LONGEST_BACKOFF);
             }
+        }
+    }
+}
+
+/// Waits until another server has taken the place; for ever where none can.
+async fn replaced(shared: &Shared, address: &Address) {
+    let interval = shared.opener.config.probe_interval;
+    if interval.is_zero() || !shared.place.may_change() {
+        return std::future::pending().await;
+    }
+    loop {
+        sleep(interval).await;
+        if shared.place.find(&shared.opener).await.is_ok_and(|now| now != *address) {
+            return;
         }
     }
 }

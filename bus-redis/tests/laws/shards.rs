@@ -1,0 +1,46 @@
+//! Three Redis that know nothing of each other.
+
+use std::sync::Arc;
+
+use tidings_bus_redis::RedisConfig;
+use tidings_core::Bus;
+use tidings_core::testing::bus_laws::BusFixture;
+use tidings_redis_testing::{Options, Redis};
+
+use crate::Nodes;
+
+struct Fixture {
+    nodes: Nodes,
+    redis: [Redis; 3],
+}
+
+impl BusFixture for Fixture {
+    const HISTORY: bool = true;
+    const PRESENCE: bool = true;
+
+    async fn start() -> Self {
+        let start = async || Redis::start(Options::default()).await;
+        let redis = [start().await, start().await, start().await];
+        let hosts = redis.each_ref().map(|redis| redis.address().to_string());
+        let url = format!("redis://{}", hosts.join(","));
+        Self { nodes: Nodes::start(&url, RedisConfig::default()).await, redis }
+    }
+
+    fn bus(&self) -> Arc<dyn Bus> {
+        self.nodes.bus()
+    }
+
+    async fn break_links(&self) {
+        for redis in &self.redis {
+            redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.ok();
+        }
+    }
+
+    async fn lose_store(&self) {
+        for redis in &self.redis {
+            redis.cli(&["FLUSHALL"]).await.ok();
+        }
+    }
+}
+
+tidings_core::bus_laws!(Fixture);
