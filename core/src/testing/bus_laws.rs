@@ -88,6 +88,7 @@ macro_rules! bus_laws {
             positions_follow_the_link
             history_is_what_the_link_delivered
             history_pages_go_on_where_they_ended
+            a_page_is_one_reading
             history_is_trimmed_by_count_and_says_so
             history_is_trimmed_by_age_and_says_so
             a_quiet_topic_stays_whole
@@ -116,6 +117,7 @@ macro_rules! bus_laws {
             members_are_sorted
             presence_never_leaks
             an_ended_lease_is_answered_once
+            an_end_and_a_claim_agree
             a_renewed_lease_lives
             a_late_node_begins_anew
             presence_is_claimed_again_after_a_loss

@@ -94,6 +94,39 @@ pub async fn history_pages_go_on_where_they_ended<F: BusFixture>() {
     }
 }
 
+/// A page is of one moment, whose clock it says: whoever goes on from that clock misses nothing, also while others
+/// publish, in this topic and beside it.
+pub async fn a_page_is_one_reading<F: BusFixture>() {
+    let Some(keeper) = Keeper::<F>::start().await else { return };
+    let node = Node::join(keeper.fixture.bus()).await;
+    let topic = room("read");
+    let beside = node.beside(&topic, "beside");
+    let publishers = [&topic, &beside, &topic].map(|to| {
+        let (bus, to) = (keeper.fixture.bus(), to.clone());
+        in_background(async move {
+            for n in 0..EACH {
+                keep(&bus, vec![kept(&to, &n.to_string(), u32::MAX)]).await;
+            }
+        })
+    });
+    let (mut clock, mut read, mut done) = (0, Vec::new(), false);
+    while !done {
+        done = publishers.iter().all(tokio::task::JoinHandle::is_finished);
+        let page = keeper.after(&topic, clock, u32::MAX).await;
+        assert!(page.whole && !page.more && page.clock >= clock);
+        assert!(
+            page.deliveries.iter().all(|d| (clock + 1..=page.clock).contains(&position(d).clock))
+        );
+        read.extend(page.deliveries);
+        clock = page.clock;
+    }
+    for publisher in publishers {
+        publisher.await.expect("the publisher does not fail");
+    }
+    assert_eq!(read.len(), 2 * EACH, "nothing was published behind a reading");
+    in_order(&read);
+}
+
 /// Only the newest messages are kept; cursors from before the last that was trimmed learn it, and no others.
 pub async fn history_is_trimmed_by_count_and_says_so<F: BusFixture>() {
     let Some(keeper) = Keeper::<F>::start().await else { return };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::bus_laws::BusFixture;
 use super::bus_node::{Node, PAUSE, answered, in_time, room};
 use super::history_node::{LONG, all_at_once};
-use super::script::{Dice, HOSTILE, hostile_topics, user};
+use super::script::{Dice, HOSTILE, hostile_topics, in_background, user};
 use crate::{Bus, Claim, NodeId, Presence, Tally, Topic, UserId};
 
 /// Over several nodes a user comes with its first connection and goes with its last, and each claim says what it
@@ -171,6 +171,32 @@ pub async fn an_ended_lease_is_answered_once<F: BusFixture>() {
     assert!(!door.renew("dies", LONG).await, "a node that is gone claims all again");
     let tally = door.claim("dies", &topics[0], &user("user 7"), 1).await;
     assert_eq!(tally, Tally { before: 1, after: 2 });
+}
+
+/// When a user's last lease ends while it comes elsewhere, it is either answered as gone and seen to come, or neither.
+pub async fn an_end_and_a_claim_agree<F: BusFixture>() {
+    let Some(door) = Door::<F>::open().await else { return };
+    let (topic, ann) = (room("lobby"), user("ann"));
+    for round in 0..20 {
+        door.claims("dies", TINY, &[claim_of(&topic, &ann, 2)]).await;
+        tokio::time::sleep(TINY + PAUSE).await;
+        let (bus, claims) = (door.fixture.bus(), [claim_of(&topic, &ann, 1)]);
+        let comes = in_background(async move { claim(&bus, "lives", LONG, &claims).await[0] });
+        let askers = (0..3).map(|_| {
+            let bus = door.fixture.bus();
+            async move { expire(&bus).await }
+        });
+        let gone: Vec<_> = all_at_once(askers).await.into_iter().flatten().collect();
+        let came = comes.await.expect("the claim does not fail");
+        match came.before {
+            0 => assert_eq!(gone, [(topic.clone(), ann.clone())], "round {round}"),
+            _ => assert!(gone.is_empty(), "round {round}: {came:?}, {gone:?}"),
+        }
+        assert!(door.expire().await.is_empty());
+        door.has(&topic, std::slice::from_ref(&ann)).await;
+        let went = door.claim("lives", &topic, &ann, 0).await;
+        assert_eq!(went, Tally { before: 1, after: 0 });
+    }
 }
 
 /// A lease is kept by renewing it and by claiming.
@@ -354,6 +380,8 @@ fn named(node: &str) -> NodeId {
 
 /// A lease that a law waits for.
 const BRIEF: Duration = Duration::from_millis(800);
+/// A lease that has ended when a law has slept for a moment.
+const TINY: Duration = Duration::from_millis(5);
 /// A lease that a law must renew in time.
 const HALF: Duration = Duration::from_secs(2);
 const SCRIPTS: u64 = 12;
