@@ -252,14 +252,15 @@ pub async fn tops_are_one_reading<F: BusFixture>() {
     let topics = [first.clone(), node.beside(&first, "never"), second.clone(), first.clone()];
     let empty = keeper.tops(&topics).await;
     assert_eq!((empty.clock, empty.tops), (0, vec![Top::default(); 4]), "nothing was published");
-    let bus = keeper.fixture.bus();
-    let publisher = in_background(async move {
-        for n in 0..200 {
-            let topic = if n % 2 == 0 { &first } else { &second };
-            keep(&bus, vec![kept(topic, &n.to_string(), 1000)]).await;
-        }
+    let publishers = [&first, &second].map(|to| {
+        let (bus, to) = (keeper.fixture.bus(), to.clone());
+        in_background(async move {
+            for n in 0..300 {
+                keep(&bus, vec![kept(&to, &n.to_string(), 1000)]).await;
+            }
+        })
     });
-    while !publisher.is_finished() {
+    while !publishers.iter().all(tokio::task::JoinHandle::is_finished) {
         let reading = keeper.tops(&topics).await;
         let [first, never, second, again] = reading.tops[..] else { panic!("four topics") };
         assert_eq!((never, again), (Top::default(), first));
@@ -272,11 +273,13 @@ pub async fn tops_are_one_reading<F: BusFixture>() {
             assert!(page.clock >= reading.clock, "a later reading is no older");
         }
     }
-    publisher.await.expect("the publisher does not fail");
+    for publisher in publishers {
+        publisher.await.expect("the publisher does not fail");
+    }
     let pages = [keeper.after(&topics[0], 0, 1000).await, keeper.after(&topics[2], 0, 1000).await];
     let reading = keeper.tops(&topics).await;
     for (page, top) in pages.iter().zip([reading.tops[0], reading.tops[2]]) {
-        let last = position(page.deliveries.last().expect("each took 100 messages"));
+        let last = position(page.deliveries.last().expect("each took messages"));
         assert_eq!(top, Top { offset: last.offset, clock: last.clock });
     }
     assert!(keeper.tops(&[]).await.tops.is_empty());
