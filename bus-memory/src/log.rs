@@ -46,27 +46,34 @@ impl Log {
         self.kept.range(start..).map(|kept| &kept.delivery)
     }
 
-    /// Takes the topic's next message; its position is that which `delivery` carries.
+    /// Takes the topic's next message, whose position is that which `delivery` carries. Answers the bytes that became
+    /// free.
     pub(crate) fn push(
         &mut self,
         at: Duration,
         top: Top,
         delivery: Delivery,
         retention: Retention,
-    ) {
+    ) -> usize {
         self.top = top;
         self.retention = retention;
         self.ends = at.saturating_add(retention.age);
-        if self.kept.capacity() == 0 {
+        let mut freed = self.trim_to(self.count().saturating_sub(1), at);
+        if self.kept.is_empty() {
             // Many topics keep one message; the first step of growth would be four.
             self.kept.reserve_exact(1);
         }
         self.kept.push_back(Kept { at, clock: top.clock, delivery });
+        freed += self.trim(at);
+        freed
     }
 
     /// Drops what the retention does not cover any more and answers the bytes that became free.
     pub(crate) fn trim(&mut self, now: Duration) -> usize {
-        let count = usize::try_from(self.retention.count).unwrap_or(usize::MAX);
+        self.trim_to(self.count(), now)
+    }
+
+    fn trim_to(&mut self, count: usize, now: Duration) -> usize {
         let mut freed = 0;
         while self.kept.len() > count || self.expiry().is_some_and(|expiry| expiry <= now) {
             freed += self.drop_oldest();
@@ -74,12 +81,17 @@ impl Log {
         freed
     }
 
+    fn count(&self) -> usize {
+        usize::try_from(self.retention.count).unwrap_or(usize::MAX)
+    }
+
     /// Drops the oldest message, if there is one, and answers the bytes that became free.
     pub(crate) fn drop_oldest(&mut self) -> usize {
         let Some(kept) = self.kept.pop_front() else { return 0 };
         self.trimmed = kept.clock;
-        if self.kept.is_empty() {
-            self.kept = VecDeque::new();
+        if self.kept.len() < self.kept.capacity() / 4 || self.kept.is_empty() {
+            // A burst must not hold its room for ever.
+            self.kept.shrink_to(self.kept.len() * 2);
         }
         message_cost(&kept.delivery)
     }

@@ -72,8 +72,7 @@ impl Store {
         let offset = if log.top().offset == 0 { clock } else { log.top().offset + 1 };
         delivery.position = Some(Position { epoch: self.epoch, offset, clock });
         self.bytes += message_cost(&delivery);
-        log.push(now, Top { offset, clock }, compact(delivery.clone()), retention);
-        self.bytes -= log.trim(now);
+        self.bytes -= log.push(now, Top { offset, clock }, compact(delivery.clone()), retention);
         self.put(delivery.topic.clone(), log);
         self.make_room();
         delivery
@@ -109,7 +108,7 @@ impl Store {
         HistoryPage { epoch, clock: top, deliveries, whole, more }
     }
 
-    /// Looks after some of the logs whose time has come: more than one call can add.
+    /// Looks after some of the logs whose time has come: more of them than one call adds, so that none is late for long.
     fn tidy(&mut self, now: Duration) {
         for _ in 0..TIDIED_AT_ONCE {
             let idle = self.queue.keys().next();
@@ -193,5 +192,5 @@ fn topic_cost(topic: &Topic) -> usize {
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// Bytes of allocators and of places kept free for the next topics.
 const TOPIC_OVERHEAD: usize = 140;
-/// Logs that one call looks after at most, so that none waits for a sweep.
+/// Logs that one call looks after at most: no call pays for all that others left.
 const TIDIED_AT_ONCE: usize = 8;

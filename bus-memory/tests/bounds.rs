@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it panics")]
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use tidings_bus_memory::MemoryBus;
@@ -11,20 +10,15 @@ use tidings_core::{
     Bus, BusError, BusLink, Delivery, Message, Publication, RoomId, TenantId, Topic,
 };
 
+mod common;
+use common::now;
+
 /// A publication that takes exactly `bytes` of a queue.
 fn of_size(bytes: usize) -> Publication {
     let kind = "k";
     let text = bytes - size_of::<Delivery>() - kind.len() - "\"\"".len();
     let message = Message::of(kind, &"x".repeat(text)).unwrap();
     Publication::new(Topic::room(TenantId::default(), RoomId::new("room").unwrap()), message)
-}
-
-/// Nothing of this bus waits, except a reader for a delivery.
-fn now<T>(answer: impl Future<Output = T>) -> T {
-    match pin!(answer).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("the bus waits"),
-    }
 }
 
 fn link(bus: &MemoryBus) -> BusLink {
