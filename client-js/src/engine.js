@@ -1,0 +1,313 @@
+import { Calls } from "./calls.js";
+import { at } from "./clock.js";
+import { TidingsError } from "./error.js";
+import { FINAL, NEW_TOKEN, roomOf } from "./protocol.js";
+import { Repeats } from "./repeats.js";
+import { Rooms } from "./rooms.js";
+import { openSocket } from "./socket.js";
+import { openStream } from "./stream.js";
+
+/**
+ * One connection that comes back. A link is one attempt and, once `connected` came, one connection; what is late from
+ * an older one is told by its link and ignored.
+ */
+export class Engine {
+  /** The newest: up to here everything has been emitted. */
+  cursor;
+  #options;
+  #emit;
+  #repeats;
+  #calls;
+  #rooms = new Rooms();
+  #link;
+  /** A WebSocket that is tried beside an event stream. */
+  #beside;
+  #status = {};
+  /** Attempts since a connection held. */
+  #failures = 0;
+  /** WebSockets in a row that failed before they were open. */
+  #blocked = 0;
+  /** When the server wants us back, in ms from the end. */
+  #advice;
+  /** The token that was refused, and how. */
+  #refusal;
+  #previous;
+  #dialledAt = 0;
+  #stopWaiting = () => {};
+  #ended = new AbortController();
+
+  /** `emit(message, everyone)`: `everyone` when the server put us in its room, so that nobody asked for it. */
+  constructor(options, emit, { cursor = options.cursor, rooms = [], repeats = new Repeats() } = {}) {
+    this.cursor = cursor;
+    this.#options = options;
+    this.#emit = emit;
+    this.#repeats = repeats;
+    this.#calls = new Calls(options);
+    for (const [name, { presence }] of rooms) this.#rooms.want(name, { presence, since: cursor });
+    const { signal } = this.#ended;
+    for (const type of ["online", "offline", "pageshow"]) {
+      globalThis.addEventListener?.(type, () => this.#woken(), { signal });
+    }
+    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this.#woken(), { signal });
+    this.#dial();
+  }
+
+  send(type, payload, options, onSent) {
+    if (this.#status.state === "closed") return Promise.reject(this.#closedError());
+    return this.#calls.send(this.#wire, type, payload, options, onSent);
+  }
+
+  join(name, options) {
+    if (this.#status.state === "closed") return Promise.reject(this.#closedError());
+    return new Promise((resolve, reject) => this.want(name, options).waiting.push({ resolve, reject }));
+  }
+
+  /** Joins without a promise: what comes of it is emitted. */
+  want(name, { presence = this.#options.presence, cursor } = {}) {
+    const { room, ask } = this.#rooms.want(name, { presence, since: cursor });
+    if (ask && this.#wire) this.#join(room);
+    return room;
+  }
+
+  async leave(name) {
+    this.#rooms.drop(name, new TidingsError("left", "left before it was joined"));
+    if (this.#wire) return this.send("leave:room", { roomId: name });
+    return { type: "room:left", payload: { roomId: name } };
+  }
+
+  close() {
+    this.#end(1000, "closed by the application");
+  }
+
+  get #wire() {
+    return this.#status.state === "open" ? this.#link.wire : undefined;
+  }
+
+  #become(status) {
+    this.#status = status;
+    this.#emit({ type: "state", payload: status });
+  }
+
+  async #dial(beside = false) {
+    const kind = beside ? "websocket" : this.#transport();
+    const link = { kind, cursor: this.cursor, heard: 0, asked: 0, stop() {} };
+    link.close = () => {
+      link.stop();
+      link.wire?.close();
+    };
+    if (beside) this.#beside = link;
+    else {
+      this.#link = link;
+      this.#dialledAt = Date.now();
+      this.#become({ state: "connecting", transport: kind });
+    }
+    const wanted = () => link === this.#link || link === this.#beside;
+    if (!wanted()) return;
+    link.stop = at(Date.now() + CONNECT_MS, () => this.#lost(link, 1006, "no answer"));
+    try {
+      link.token = await this.#token();
+      if (!wanted()) return;
+      const { token, code, reason } = this.#refusal ?? {};
+      if (code && token === link.token) return this.#end(code, reason);
+      const open = kind === "sse" ? openStream : openSocket;
+      link.wire = open(this.#address(link), link, this.#options, {
+        heard: () => Object.assign(link, { heard: Date.now(), asked: 0 }),
+        message: (message) => this.#receive(link, message),
+        lost: (code, reason, after) => this.#lost(link, code, reason, after),
+      });
+    } catch (error) {
+      this.#lost(link, 1006, String(error?.message ?? error));
+    }
+  }
+
+  #transport() {
+    const { transport, WebSocket } = this.#options;
+    return transport ?? (WebSocket && this.#blocked < MOST_BLOCKED ? "websocket" : "sse");
+  }
+
+  async #token() {
+    const { token } = this.#options;
+    return (typeof token === "function" ? await token() : token) ?? undefined;
+  }
+
+  #address(link) {
+    const { url: base, events } = this.#options;
+    const url = new URL(link.kind === "sse" ? events : base, base);
+    url.search ||= base.search;
+    const query = url.searchParams;
+    if (link.kind === "sse") {
+      url.protocol = url.protocol.replace("ws", "http");
+      query.set("envelope", "1");
+    } else {
+      url.protocol = url.protocol.replace("http", "ws");
+      if (link.token) query.set("token", link.token);
+    }
+    if (link.cursor) query.set("cursor", link.cursor);
+    if (this.#previous) query.set("previous", this.#previous);
+    const { names, presence } = this.#rooms.named(link.cursor);
+    for (const name of names) query.append("room", name);
+    if (presence) query.set("presence", "1");
+    link.named = names;
+    return url.href;
+  }
+
+  #receive(link, message) {
+    const { type, payload } = message;
+    if (type === "connected") this.#opened(link, payload);
+    if (link !== this.#link || !link.openedAt || this.#repeats.has(message)) return;
+    if (message.cursor) this.cursor = message.cursor;
+    const answered = this.#calls.answer(message);
+    const name = roomOf(message);
+    if (type === "room:joined") this.#rooms.joined(name, message);
+    const room = this.#rooms.get(name);
+    if (type === "room:left") this.#rooms.left(name, answered);
+    if (type === "server:draining") this.#advice = payload.reconnectAfterMs;
+    if (type === "token:expiring") this.#renew(link);
+    if (type === "error" && !answered && room && !room.inside) return this.#notJoined(link, room, payload);
+    // Answers are for who asked; only those that change a room are events as well.
+    const heard = answered ? /^room:(joined|left)$/.test(type) : type !== "pong";
+    if (heard) this.#emit(message, room?.own === false);
+  }
+
+  #opened(link, { clientId, heartbeatMs }) {
+    if (link === this.#beside) {
+      // An answer that is on its way would be lost with the event stream.
+      if (this.#calls.size) return this.#lost(link);
+      this.#beside = undefined;
+      this.#leaveLink();
+      this.#link = link;
+    }
+    if (link !== this.#link) return;
+    Object.assign(link, { openedAt: Date.now(), heartbeat: heartbeatMs || HEARTBEAT_MS, clientId });
+    this.#previous = clientId;
+    this.#advice = this.#refusal = undefined;
+    if (link.kind === "websocket") this.#blocked = 0;
+    this.#repeats.connected();
+    this.#become({ state: "open", transport: link.kind, clientId });
+    if (link !== this.#link) return;
+    for (const room of this.#rooms) if (!link.named.has(room.name)) this.#join(room);
+    this.#calls.flush(link.wire);
+    this.#watch(link);
+    this.#upgradeLater(link);
+  }
+
+  /** The attempt or the connection is over. `after`: when the server wants us back, in ms. */
+  #lost(link, code, reason = "", after = this.#advice) {
+    if (link === this.#beside) {
+      link.close();
+      this.#beside = undefined;
+      return this.#upgradeLater(this.#link);
+    }
+    if (link !== this.#link) return;
+    this.#leaveLink();
+    if (link.openedAt && Date.now() - link.openedAt >= HELD_MS) this.#failures = 0;
+    // When an event stream does not get through either, it is not the WebSocket's fault.
+    if (link.kind === "websocket") this.#blocked = link.upgraded ? 0 : this.#blocked + 1;
+    else if (!link.openedAt) this.#blocked = 0;
+    if (FINAL.has(code)) return this.#end(code, reason);
+    if (NEW_TOKEN.has(code)) {
+      if (typeof this.#options.token !== "function") return this.#end(code, reason);
+      this.#refusal = { token: link.token, code, reason };
+    }
+    const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#failures++);
+    const retryInMs = after ?? Math.round(Math.random() * longest);
+    this.#advice = undefined;
+    this.#stopWaiting = at(Date.now() + retryInMs, () => this.#dial());
+    this.#become({ state: "waiting", code, reason, retryInMs, advised: after !== undefined });
+  }
+
+  #leaveLink() {
+    for (const link of [this.#link, this.#beside]) link?.close();
+    this.#link = this.#beside = undefined;
+    this.#rooms.lost(this.cursor);
+    this.#calls.lost();
+  }
+
+  #end(code, reason) {
+    if (this.#status.state === "closed") return;
+    this.#stopWaiting();
+    this.#ended.abort();
+    this.#leaveLink();
+    this.#become({ state: "closed", code, reason });
+    this.#calls.end(this.#closedError());
+    this.#rooms.end(this.#closedError());
+  }
+
+  #closedError() {
+    const { code, reason } = this.#status;
+    return new TidingsError("closed", `the client is closed: ${code} ${reason}`);
+  }
+
+  #join(room) {
+    const link = this.#link;
+    const wish = { roomId: room.name, cursor: room.since, presence: room.presence || undefined };
+    this.send("join:room", wish).catch((error) => this.#notJoined(link, room, error));
+  }
+
+  #notJoined(link, room, { code, message }) {
+    const still = () => link === this.#link && room === this.#rooms.get(room.name) && !room.inside;
+    if (!still()) return;
+    const { told, again } = this.#rooms.refused(room.name, new TidingsError(code, message));
+    if (again) setTimeout(() => still() && this.#join(room), FIRST_WAIT_MS * (1 + 4 * Math.random()));
+    if (!told) this.#emit({ type: "error", payload: { code, message, roomId: room.name } }, !room.own);
+  }
+
+  /** Asks for a new token until the server has taken one or ends the connection. */
+  async #renew(link) {
+    if (link !== this.#link || typeof this.#options.token !== "function") return;
+    try {
+      const token = await this.#token();
+      if (token === link.token) throw new Error("the same token again");
+      await this.send("token:renew", { token });
+      link.token = token;
+    } catch {
+      setTimeout(() => this.#renew(link), RENEW_AGAIN_MS);
+    }
+  }
+
+  /** Asks after a heartbeat of silence, and gives the connection up when nothing answers. */
+  #watch(link) {
+    link.stop();
+    const due = link.asked ? link.asked + PONG_MS : link.heard + link.heartbeat;
+    if (Date.now() < due) link.stop = at(due, () => this.#watch(link));
+    else if (link.asked) this.#lost(link, 1006, "silent");
+    else this.#ask(link);
+  }
+
+  #ask(link) {
+    link.asked = Date.now();
+    link.wire.send('{"type":"ping"}');
+    this.#watch(link);
+  }
+
+  /** The network, the page or the machine comes back: looks at once whether the connection still is. */
+  #woken() {
+    const { state, advised } = this.#status;
+    if (state === "open" && !this.#link.asked) this.#ask(this.#link);
+    const rested = Date.now() - this.#dialledAt >= FIRST_WAIT_MS;
+    if (state === "waiting" && !advised && rested && globalThis.navigator?.onLine !== false) {
+      this.#stopWaiting();
+      this.#dial();
+    }
+  }
+
+  #upgradeLater(link) {
+    if (link?.kind !== "sse" || this.#options.transport || !this.#options.WebSocket) return;
+    setTimeout(() => link === this.#link && !this.#beside && this.#dial(true), this.#options.retryWebSocketMs);
+  }
+}
+
+/** The ceiling of the first wait; it doubles up to the longest. The wait is a random part of it. */
+const FIRST_WAIT_MS = 1_000;
+const LONGEST_WAIT_MS = 30_000;
+/** A connection that held so long starts the waits anew. */
+const HELD_MS = 10_000;
+/** From the call for a token to `connected`. */
+const CONNECT_MS = 15_000;
+/** How long the answer to a `ping` may take. */
+const PONG_MS = 5_000;
+/** When a server does not say it. */
+const HEARTBEAT_MS = 30_000;
+const RENEW_AGAIN_MS = 5_000;
+/** So many WebSockets in a row that fail before they are open, and an event stream is tried. */
+const MOST_BLOCKED = 3;

@@ -1,0 +1,24 @@
+// What the client knows of the wire protocol besides single types.
+
+/** After these close codes it does not come back. */
+export const FINAL = new Set([1000, 1002, 1003, 1007, 1009, 4002, 4009]);
+
+/** After these it comes back with another token, or not at all. */
+export const NEW_TOKEN = new Set([1008, 4001]);
+
+/** A room that was refused with one of these is not tried again. */
+export const REFUSED = new Set(["forbidden", "invalid_message", "too_many_rooms"]);
+
+/** What an HTTP status says: the close code for a stream, the error code for a message. */
+export const STATUS = {
+  400: { error: "invalid_message" },
+  401: { close: 1008, error: "forbidden" },
+  403: { close: 1008, error: "forbidden" },
+  413: { error: "too_large" },
+  429: { close: 4009, error: "rate_limited" },
+};
+
+/** The room that a message came to or, for one of the protocol, that it is about. */
+export const roomOf = ({ type, room, payload }) => room ?? (ABOUT_A_ROOM.test(type) ? payload?.roomId : undefined);
+
+const ABOUT_A_ROOM = /^(error|gap|room:joined|room:left|presence:joined|presence:left)$/;

@@ -1,0 +1,22 @@
+/** A WebSocket. A wire tells `heard`, `message` and `lost`, and can `send` and be closed. */
+export function openSocket(url, link, { WebSocket }, { heard, message, lost }) {
+  const socket = new WebSocket(url);
+  socket.onopen = () => {
+    link.upgraded = true;
+  };
+  socket.onmessage = ({ data }) => {
+    heard();
+    message(JSON.parse(data));
+  };
+  // `close` follows and says more.
+  socket.onerror = () => {};
+  socket.onclose = ({ code, reason }) => lost(code, reason);
+  return {
+    send: (text) => socket.send(text),
+    // The end of a dead connection may be minutes away: it is not waited for.
+    close: () => {
+      socket.onmessage = socket.onclose = null;
+      socket.close(1000);
+    },
+  };
+}

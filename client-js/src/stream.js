@@ -1,0 +1,61 @@
+import { STATUS } from "./protocol.js";
+
+/**
+ * An event stream, and POST for the way back. It is read with `fetch`, since an `EventSource` hides the status of a
+ * refusal, the heartbeats, and each event whose type it was not told of.
+ */
+export function openStream(url, link, { fetch }, { heard, message, lost }) {
+  const ended = new AbortController();
+  const request = (address, more) =>
+    fetch(address, {
+      headers: link.token ? { Authorization: `Bearer ${link.token}` } : {},
+      cache: "no-store",
+      credentials: "include",
+      signal: ended.signal,
+      ...more,
+    });
+
+  const read = async () => {
+    const answer = await request(url);
+    if (!answer.ok) return lost(STATUS[answer.status]?.close ?? 1006, `HTTP ${answer.status}`);
+    let end = { code: 1006, reason: "" };
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ""; ; ) {
+      const { value, done } = await reader.read();
+      if (done) return lost(end.code, end.reason, end.reconnectAfterMs);
+      heard();
+      const events = (text + value).split("\n\n");
+      text = events.pop();
+      for (const event of events) {
+        const lines = event.split("\n");
+        const data = lines.filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("\n");
+        if (lines.includes("event: close")) end = JSON.parse(data);
+        else if (data) message(JSON.parse(data));
+      }
+    }
+  };
+
+  const post = async (body, id) => {
+    const failed = (code, text) => message({ type: "error", id, payload: { code, message: text } });
+    const address = new URL(url);
+    address.pathname += `/${link.clientId}`;
+    address.search = "";
+    try {
+      const { status } = await request(address.href, { method: "POST", body });
+      if (status === 404) lost(1006, "the server does not know this stream");
+      else if (status !== 202 && id) failed(STATUS[status]?.error ?? "unavailable", `HTTP ${status}`);
+    } catch (error) {
+      if (id) failed("connection_lost", error.message);
+    }
+  };
+
+  read().catch((error) => lost(1006, error.message));
+  // One after the other, so that they arrive in order.
+  let last = Promise.resolve();
+  return {
+    send: (body, id) => {
+      last = last.then(() => post(body, id));
+    },
+    close: () => ended.abort(),
+  };
+}
