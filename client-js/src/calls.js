@@ -5,12 +5,10 @@ export class Calls {
   #queue = [];
   #open = new Map();
   #lastId = 0;
-  #timeoutMs;
-  #most;
+  #options;
 
-  constructor({ timeoutMs, queue }) {
-    this.#timeoutMs = timeoutMs;
-    this.#most = queue;
+  constructor(options) {
+    this.#options = options;
   }
 
   /** How many wait for their answer. */
@@ -19,13 +17,13 @@ export class Calls {
   }
 
   /** Sends by `wire` when there is one, else as soon as there is. `onSent` is called just before. */
-  send(wire, type, payload, { timeoutMs = this.#timeoutMs } = {}, onSent) {
+  send(wire, type, payload, { timeoutMs = this.#options.timeoutMs } = {}, onSent) {
     return new Promise((resolve, reject) => {
       const id = ++this.#lastId;
       const call = { id, text: JSON.stringify({ type, payload, id }), timeoutMs, onSent, resolve, reject };
       if (wire) this.#write(wire, call);
-      else if (this.#queue.length < this.#most) this.#queue.push(call);
-      else reject(new TidingsError("queue_full", "not connected, and too many messages wait already"));
+      else if (this.#queue.length < this.#options.queue) this.#queue.push(call);
+      else reject(new TidingsError("queue_full", "too many messages wait for a connection"));
     });
   }
 
@@ -44,7 +42,7 @@ export class Calls {
 
   /** The connection is gone: nobody knows what became of what was sent by it. */
   lost() {
-    this.#fail([...this.#open.keys()], "connection_lost", "the connection was lost before the answer came");
+    this.#fail([...this.#open.keys()], "connection_lost", "lost before the answer came");
   }
 
   /** There will be no connection any more. */

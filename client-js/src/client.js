@@ -1,38 +1,27 @@
 import { Engine } from "./engine.js";
 import { TidingsError } from "./error.js";
+import { MOST_BEHIND } from "./limits.js";
 import { roomOf } from "./protocol.js";
 import { Tab } from "./tab.js";
 
 /** What an application holds: its listeners and loops, before a connection of its own or one of all tabs. */
 export class Client {
+  state = "connecting";
+  transport;
+  clientId;
   #listeners = new Map();
   #loops = new Set();
-  #status = { state: "connecting" };
   #connection;
 
   constructor(url = "/ws", options = {}) {
-    const { WebSocket, BroadcastChannel, navigator, location } = globalThis;
-    const known = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-    const settings = { ...DEFAULTS, WebSocket, fetch: globalThis.fetch?.bind(globalThis), ...known };
+    const { WebSocket, fetch, BroadcastChannel, navigator, location } = globalThis;
+    const settings = { ...DEFAULTS, WebSocket, fetch: (...request) => fetch(...request), ...options };
     settings.url = new URL(url, location?.href);
     if (settings.url.pathname === "/") settings.url.pathname = "/ws";
-    const rooms = settings.rooms.map((name) => [name, { presence: settings.presence }]);
-    const emit = (message) => this.#emit(message);
+    const rooms = settings.rooms.map((name) => [name, settings]);
     // Browsers have locks on secure origins only; without them each tab has a connection of its own.
-    const together = settings.shared && navigator?.locks && BroadcastChannel;
-    this.#connection = together ? new Tab(settings, emit, rooms) : new Engine(settings, emit, { rooms });
-  }
-
-  get state() {
-    return this.#status.state;
-  }
-
-  get transport() {
-    return this.#status.transport;
-  }
-
-  get clientId() {
-    return this.#status.clientId;
+    const Connection = settings.shared && navigator?.locks && BroadcastChannel ? Tab : Engine;
+    this.#connection = new Connection(settings, (message) => this.#emit(message), { rooms });
   }
 
   get cursor() {
@@ -57,42 +46,44 @@ export class Client {
   }
 
   send(type, payload, options) {
-    return this.#connection.send(type, payload, options);
+    return this.#ask("send", type, payload, options);
   }
 
   join(name, options) {
-    return this.#connection.join(name, options);
+    return this.#ask("join", name, options);
   }
 
   leave(name) {
-    return this.#connection.leave(name);
+    return this.#ask("leave", name);
   }
 
   close() {
     this.#connection.close();
   }
 
-  [Symbol.asyncIterator]() {
-    const loop = { ready: [], over: this.state === "closed", wake() {} };
-    if (!loop.over) this.#loops.add(loop);
-    const next = async () => {
-      while (!loop.ready.length && !loop.over) await new Promise((wake) => (loop.wake = wake));
-      if (loop.ready.length) return { done: false, value: loop.ready.shift() };
+  async *[Symbol.asyncIterator]() {
+    const loop = { ready: [], over: this.state === "closed" };
+    this.#loops.add(loop);
+    try {
+      for (;;) {
+        while (loop.ready.length) yield loop.ready.shift();
+        if (loop.over) break;
+        await new Promise((wake) => (loop.wake = wake));
+      }
       if (loop.error) throw loop.error;
-      return { done: true, value: undefined };
-    };
-    const end = async () => {
+    } finally {
       this.#loops.delete(loop);
-      loop.over = true;
-      loop.wake();
-      return { done: true, value: undefined };
-    };
-    return { next, return: end, [Symbol.asyncIterator]() { return this; } };
+    }
+  }
+
+  async #ask(what, ...how) {
+    if (this.state === "closed") throw new TidingsError("closed", "the client is closed");
+    return this.#connection[what](...how);
   }
 
   #emit(message) {
     const { type, payload } = message;
-    if (type === "state") this.#status = payload;
+    if (type === "state") ({ state: this.state, transport: this.transport, clientId: this.clientId } = payload);
     for (const { listener } of [...(this.#listeners.get(type) ?? [])]) {
       try {
         listener(payload, message);
@@ -108,11 +99,10 @@ export class Client {
 
   #feed(loop, message) {
     loop.ready.push(message);
-    const behind = loop.ready.length > MOST_BEHIND;
-    if (behind) loop.error = new TidingsError("overflow", "the loop does not keep up with the events");
-    loop.over = behind || this.state === "closed";
-    if (loop.over) this.#loops.delete(loop);
-    loop.wake();
+    if (loop.ready.length > MOST_BEHIND) loop.error = new TidingsError("overflow", "the loop does not keep up");
+    loop.over = loop.error || this.state === "closed";
+    if (loop.error) this.#loops.delete(loop);
+    loop.wake?.();
   }
 }
 
@@ -124,6 +114,3 @@ const DEFAULTS = {
   queue: 100,
   retryWebSocketMs: 300_000,
 };
-
-/** Events that a loop may be behind. */
-const MOST_BEHIND = 10_000;

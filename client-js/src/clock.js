@@ -1,3 +1,5 @@
+import { WAKE_MS } from "./limits.js";
+
 /** Calls `then` at `time`, in ms since 1970, but never at once. Answers how to take that back. */
 export function at(time, then) {
   let timer;
@@ -6,9 +8,6 @@ export function at(time, then) {
     if (left > 0) timer = setTimeout(look, Math.min(left, WAKE_MS));
     else then();
   };
-  timer = setTimeout(look, Math.max(0, Math.min(time - Date.now(), WAKE_MS)));
+  timer = setTimeout(look, Math.min(time - Date.now(), WAKE_MS));
   return () => clearTimeout(timer);
 }
-
-/** While a machine sleeps its timers stand still, the clock does not: so soon after waking it is looked at. */
-const WAKE_MS = 5_000;

@@ -1,6 +1,16 @@
 import { Calls } from "./calls.js";
 import { at } from "./clock.js";
 import { TidingsError } from "./error.js";
+import {
+  CONNECT_MS,
+  FIRST_WAIT_MS,
+  HEARTBEAT_MS,
+  HELD_MS,
+  LONGEST_WAIT_MS,
+  MOST_BLOCKED,
+  PONG_MS,
+  RENEW_AGAIN_MS,
+} from "./limits.js";
 import { FINAL, NEW_TOKEN, roomOf } from "./protocol.js";
 import { Repeats } from "./repeats.js";
 import { Rooms } from "./rooms.js";
@@ -19,6 +29,7 @@ export class Engine {
   #repeats;
   #calls;
   #rooms = new Rooms();
+  /** The attempt, the connection, or the wait for the next attempt. */
   #link;
   /** A WebSocket that is tried beside an event stream. */
   #beside;
@@ -33,7 +44,6 @@ export class Engine {
   #refusal;
   #previous;
   #dialledAt = 0;
-  #stopWaiting = () => {};
   #ended = new AbortController();
 
   /** `emit(message, everyone)`: `everyone` when the server put us in its room, so that nobody asked for it. */
@@ -53,12 +63,10 @@ export class Engine {
   }
 
   send(type, payload, options, onSent) {
-    if (this.#status.state === "closed") return Promise.reject(this.#closedError());
     return this.#calls.send(this.#wire, type, payload, options, onSent);
   }
 
   join(name, options) {
-    if (this.#status.state === "closed") return Promise.reject(this.#closedError());
     return new Promise((resolve, reject) => this.want(name, options).waiting.push({ resolve, reject }));
   }
 
@@ -89,7 +97,9 @@ export class Engine {
   }
 
   async #dial(beside = false) {
-    const kind = beside ? "websocket" : this.#transport();
+    const { transport, WebSocket } = this.#options;
+    const fits = WebSocket && this.#blocked < MOST_BLOCKED ? "websocket" : "sse";
+    const kind = beside ? "websocket" : transport ?? fits;
     const link = { kind, cursor: this.cursor, heard: 0, asked: 0, stop() {} };
     link.close = () => {
       link.stop();
@@ -116,13 +126,8 @@ export class Engine {
         lost: (code, reason, after) => this.#lost(link, code, reason, after),
       });
     } catch (error) {
-      this.#lost(link, 1006, String(error?.message ?? error));
+      this.#lost(link, 1006, error?.message);
     }
-  }
-
-  #transport() {
-    const { transport, WebSocket } = this.#options;
-    return transport ?? (WebSocket && this.#blocked < MOST_BLOCKED ? "websocket" : "sse");
   }
 
   async #token() {
@@ -185,7 +190,7 @@ export class Engine {
     this.#repeats.connected();
     this.#become({ state: "open", transport: link.kind, clientId });
     if (link !== this.#link) return;
-    for (const room of this.#rooms) if (!link.named.has(room.name)) this.#join(room);
+    for (const room of this.#rooms.values()) if (!link.named.has(room.name)) this.#join(room);
     this.#calls.flush(link.wire);
     this.#watch(link);
     this.#upgradeLater(link);
@@ -212,7 +217,7 @@ export class Engine {
     const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#failures++);
     const retryInMs = after ?? Math.round(Math.random() * longest);
     this.#advice = undefined;
-    this.#stopWaiting = at(Date.now() + retryInMs, () => this.#dial());
+    this.#link = { close: at(Date.now() + retryInMs, () => this.#dial()) };
     this.#become({ state: "waiting", code, reason, retryInMs, advised: after !== undefined });
   }
 
@@ -225,17 +230,12 @@ export class Engine {
 
   #end(code, reason) {
     if (this.#status.state === "closed") return;
-    this.#stopWaiting();
     this.#ended.abort();
     this.#leaveLink();
     this.#become({ state: "closed", code, reason });
-    this.#calls.end(this.#closedError());
-    this.#rooms.end(this.#closedError());
-  }
-
-  #closedError() {
-    const { code, reason } = this.#status;
-    return new TidingsError("closed", `the client is closed: ${code} ${reason}`);
+    const error = new TidingsError("closed", `${code} ${reason}`);
+    this.#calls.end(error);
+    this.#rooms.end(error);
   }
 
   #join(room) {
@@ -257,7 +257,7 @@ export class Engine {
     if (link !== this.#link || typeof this.#options.token !== "function") return;
     try {
       const token = await this.#token();
-      if (token === link.token) throw new Error("the same token again");
+      if (token === link.token) throw token;
       await this.send("token:renew", { token });
       link.token = token;
     } catch {
@@ -286,7 +286,7 @@ export class Engine {
     if (state === "open" && !this.#link.asked) this.#ask(this.#link);
     const rested = Date.now() - this.#dialledAt >= FIRST_WAIT_MS;
     if (state === "waiting" && !advised && rested && globalThis.navigator?.onLine !== false) {
-      this.#stopWaiting();
+      this.#link.close();
       this.#dial();
     }
   }
@@ -296,18 +296,3 @@ export class Engine {
     setTimeout(() => link === this.#link && !this.#beside && this.#dial(true), this.#options.retryWebSocketMs);
   }
 }
-
-/** The ceiling of the first wait; it doubles up to the longest. The wait is a random part of it. */
-const FIRST_WAIT_MS = 1_000;
-const LONGEST_WAIT_MS = 30_000;
-/** A connection that held so long starts the waits anew. */
-const HELD_MS = 10_000;
-/** From the call for a token to `connected`. */
-const CONNECT_MS = 15_000;
-/** How long the answer to a `ping` may take. */
-const PONG_MS = 5_000;
-/** When a server does not say it. */
-const HEARTBEAT_MS = 30_000;
-const RENEW_AGAIN_MS = 5_000;
-/** So many WebSockets in a row that fail before they are open, and an event stream is tried. */
-const MOST_BLOCKED = 3;

@@ -1,3 +1,5 @@
+import { MOST_RECENT } from "./limits.js";
+
 /**
  * Drops what comes a second time after a reconnect: the same message with the same cursor. A replay goes through a
  * topic in order, so once something new came there, nothing is dropped any more; nor ever within one connection.
@@ -23,5 +25,3 @@ export class Repeats {
     return false;
   }
 }
-
-const MOST_RECENT = 128;

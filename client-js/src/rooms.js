@@ -1,35 +1,26 @@
 import { TidingsError } from "./error.js";
+import { URL_CHARACTERS } from "./limits.js";
 import { REFUSED } from "./protocol.js";
 
 /**
- * The rooms that are wanted, and how far each is known: `since` is the cursor up to which it is whole. While it is
- * `inside`, that is the cursor of the connection.
+ * The rooms that are wanted, by name, and how far each is known: `since` is the cursor up to which it is whole. While it
+ * is `inside`, that is the cursor of the connection.
  */
-export class Rooms {
-  #rooms = new Map();
-
+export class Rooms extends Map {
   /** Wishes to be in a room; answers it and whether there is something to ask the server for. */
   want(name, { presence = false, since } = {}) {
-    const known = this.#rooms.get(name);
+    const known = this.get(name);
     const room = known ?? { name, since, presence: false, inside: false, waiting: [] };
     room.presence ||= presence;
     room.own = true;
-    this.#rooms.set(name, room);
+    this.set(name, room);
     // One that is in already asks again: it wants to hear who else is there.
     return { room, ask: !known || known.inside };
   }
 
-  get(name) {
-    return this.#rooms.get(name);
-  }
-
-  [Symbol.iterator]() {
-    return this.#rooms.values();
-  }
-
   /** The names for the URL: those whole up to `cursor`, with the same wish for presence, that fit in there. */
   named(cursor) {
-    const fitting = [...this].filter(({ since }) => since === cursor);
+    const fitting = [...this.values()].filter(({ since }) => since === cursor);
     const presence = fitting[0]?.presence ?? false;
     const names = new Set();
     let left = URL_CHARACTERS;
@@ -42,44 +33,41 @@ export class Rooms {
 
   /** The server says that we are in. One that it put us in by itself is kept as ours are. */
   joined(name, message) {
-    const room = this.#rooms.get(name) ?? { name, presence: false, own: false, waiting: [] };
-    this.#rooms.set(name, room);
+    const room = this.get(name) ?? { name, presence: false, own: false, waiting: [] };
+    this.set(name, room);
     Object.assign(room, { inside: true, since: undefined });
     for (const { resolve } of room.waiting.splice(0)) resolve(message);
   }
 
   /** The server says that we are out; `asked`: since we left. It may be wanted again by now. */
   left(name, asked) {
-    const room = this.#rooms.get(name);
+    const room = this.get(name);
     if (room && asked) room.inside = false;
     else this.drop(name, new TidingsError("left", "taken out of the room"));
   }
 
   /** The server did not let us in. Answers whether somebody was told, and whether to try again. */
   refused(name, error) {
-    const told = this.#rooms.get(name).waiting.length > 0;
+    const told = this.get(name).waiting.length > 0;
     const again = !told && !REFUSED.has(error.code);
     if (!again) this.drop(name, error);
     return { told, again };
   }
 
   drop(name, error) {
-    const room = this.#rooms.get(name);
-    this.#rooms.delete(name);
+    const room = this.get(name);
+    this.delete(name);
     for (const { reject } of room?.waiting.splice(0) ?? []) reject(error);
   }
 
   /** The connection is gone, on which everything up to `cursor` came. */
   lost(cursor) {
-    for (const room of this) {
+    for (const room of this.values()) {
       if (room.inside) Object.assign(room, { inside: false, since: cursor });
     }
   }
 
   end(error) {
-    for (const room of [...this]) this.drop(room.name, error);
+    for (const name of [...this.keys()]) this.drop(name, error);
   }
 }
-
-/** Proxies take at most 8 KiB of a request line; names beyond this are joined by messages. */
-const URL_CHARACTERS = 4_000;

@@ -42,7 +42,7 @@ export function openStream(url, link, { fetch }, { heard, message, lost }) {
     address.search = "";
     try {
       const { status } = await request(address.href, { method: "POST", body });
-      if (status === 404) lost(1006, "the server does not know this stream");
+      if (status === 404) lost(1006, "unknown stream");
       else if (status !== 202 && id) failed(STATUS[status]?.error ?? "unavailable", `HTTP ${status}`);
     } catch (error) {
       if (id) failed("connection_lost", error.message);

@@ -175,6 +175,9 @@ for (const [count, error] of [[10_000, undefined], [10_001, "overflow"]]) {
     const { client } = await start(t);
     await FakeSocket.last.open();
     const loop = client[Symbol.asyncIterator]();
+    const first = loop.next();
+    FakeSocket.last.onmessage({ data: '{"type":"a"}' });
+    await first;
     for (let n = 0; n < count; n += 1) FakeSocket.last.onmessage({ data: '{"type":"a"}' });
     for (let n = 0; n < 10_000; n += 1) await loop.next();
     if (error) {

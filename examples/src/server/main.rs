@@ -12,6 +12,7 @@ mod auth;
 mod cli;
 mod front;
 mod listen;
+mod page;
 mod publish;
 mod routes;
 

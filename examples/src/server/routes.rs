@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::from_fn_with_state;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
@@ -26,19 +26,6 @@ type Shared = State<Arc<App>>;
 /// All that clients and publishers see.
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/", get(|| async { Html(include_str!("../../page/index.html")) }))
-        .route(
-            "/style.css",
-            get(|| async {
-                ([(header::CONTENT_TYPE, "text/css")], include_str!("../../page/style.css"))
-            }),
-        )
-        .route(
-            "/app.js",
-            get(|| async {
-                ([(header::CONTENT_TYPE, "text/javascript")], include_str!("../../page/app.js"))
-            }),
-        )
         .route("/ws", get(websocket))
         .route("/events", get(events).options(preflight))
         .route("/events/{client}", post(submit).options(preflight))
@@ -46,6 +33,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/demo/token", get(demo_token))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .merge(crate::page::router())
         .layer(from_fn_with_state(app.clone(), let_go))
         .with_state(app)
 }
