@@ -1,21 +1,21 @@
-"use strict";
+// The demo page: a room over a WebSocket on the left, notifications over an event stream on the right.
 
-// The demo page: a room over WebSocket on the left, notifications over EventSource on the right.
+import { connect } from "./tidings-client.js";
 
 const ROOM = "lobby";
-const FIRST_DELAY_MS = 500;
-const LONGEST_DELAY_MS = 15_000;
-/** A connection that held this long starts the backoff anew. */
-const STABLE_MS = 5_000;
-/** How long the answer to a message of ours may take. */
-const ANSWER_MS = 10_000;
 const MOST_LINES = 300;
-/** After these close codes a client does not come back. */
-const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1009, 4002, 4009]);
+const OVER = { websocket: "WebSocket, both ways", sse: "Server-Sent Events" };
 
 const $ = (id) => document.getElementById(id);
 
 let user = "";
+let chat;
+/** Lines of ours that were not heard back yet: {text, line}. */
+const sent = [];
+/** Who else is in the room, when the server tells. */
+const here = new Set();
+/** What counts the seconds of a wait, by pane. */
+const countdowns = {};
 
 start();
 
@@ -62,216 +62,93 @@ async function getToken() {
   return (await answer.json()).token;
 }
 
-/** Waits longer each time, with a random part so that not all clients come at once. */
-function makeBackoff(again) {
-  let delay = FIRST_DELAY_MS;
-  let stable = 0;
-  return {
-    opened() {
-      clearTimeout(stable);
-      stable = setTimeout(() => {
-        delay = FIRST_DELAY_MS;
-      }, STABLE_MS);
-    },
-    retry(afterMs) {
-      clearTimeout(stable);
-      const wait = afterMs ?? delay * (0.5 + Math.random() / 2);
-      delay = Math.min(delay * 2, LONGEST_DELAY_MS);
-      setTimeout(again, wait);
-    },
-    stop() {
-      clearTimeout(stable);
-    },
-  };
+/** A client of this page whose state, reconnects and gaps are shown in a pane. */
+function open(pane, options) {
+  const t = connect("/ws", { token: getToken, rooms: [ROOM], ...options });
+  let lostAt = 0;
+  let reconnects = 0;
+  t.on("state", (status) => {
+    showState(pane, status);
+    if (status.state === "waiting" && !lostAt) {
+      lostAt = Date.now();
+      addNote(pane, `Connection lost: ${reasonOf(status)}`, true);
+    }
+    if (status.state === "closed") addNote(pane, `The connection ended: ${reasonOf(status)}`, true);
+  });
+  t.on("connected", ({ recovered }) => {
+    if (!lostAt) return;
+    reconnects += 1;
+    const seconds = Math.max(1, Math.round((Date.now() - lostAt) / 1000));
+    addNote(pane, `Back after ${seconds} s${recovered ? ", nothing was missed" : ""}`);
+    lostAt = 0;
+    $(`${pane}-count`).textContent = reconnects === 1 ? "1 reconnect" : `${reconnects} reconnects`;
+  });
+  t.on("gap", ({ reason }) => addNote(pane, `Something may be missing here (${reason})`, true));
+  t.on("error", ({ code, message }) => addNote(pane, `${code}: ${message}`, true));
+  return t;
 }
 
-/* Chat over WebSocket */
+const reasonOf = ({ code, reason }) => (reason ? `${code} ${reason}` : String(code));
 
-const chat = {
-  socket: null,
-  cursor: null,
-  nextId: 1,
-  /** Ours that were not heard back yet: {id, text, line, timer}. */
-  sent: [],
-  /** Told by a node that goes away. */
-  reconnectAfterMs: undefined,
-  backoff: makeBackoff(openChat),
-};
+/* Chat over a WebSocket */
 
-async function openChat() {
-  setState("chat", "connecting");
-  let token;
-  try {
-    token = await getToken();
-  } catch (error) {
-    setState("chat", "connecting", error.message);
-    chat.backoff.retry();
-    return;
-  }
-
-  const url = new URL("/ws", location.href);
-  url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-  url.searchParams.set("token", token);
-  url.searchParams.set("room", ROOM);
-  if (chat.cursor) url.searchParams.set("cursor", chat.cursor);
-
-  const socket = new WebSocket(url);
-  chat.socket = socket;
-  socket.addEventListener("message", (event) => onChatMessage(JSON.parse(event.data)));
-  socket.addEventListener("close", (event) => onChatClosed(event));
+function openChat() {
+  chat = open("chat", { presence: true });
+  const room = chat.room(ROOM);
+  room.on("room:joined", ({ members = [] }) => showHere(() => [here.clear(), ...members.map((id) => here.add(id))]));
+  room.on("presence:joined", ({ userId }) => showHere(() => here.add(userId)));
+  room.on("presence:left", ({ userId }) => showHere(() => here.delete(userId)));
+  room.on("room:left", ({ reason }) => addNote("chat", `You left ${ROOM}${reason ? `: ${reason}` : ""}`, true));
+  room.on("room:message", ({ userId, data }) => onRoomMessage(userId, asText(data)));
 }
 
-function onChatClosed({ code, reason }) {
-  chat.socket = null;
-  const why = reason ? `${code} ${reason}` : String(code);
-  for (const { id } of [...chat.sent]) settle(id, "not sent");
-  if (FINAL_CODES.has(code)) {
-    chat.backoff.stop();
-    setState("chat", "closed", why);
-    addNote("chat", `The connection ended: ${why}`, true);
-    return;
-  }
-  setState("chat", "connecting", why);
-  chat.backoff.retry(chat.reconnectAfterMs);
-  chat.reconnectAfterMs = undefined;
-}
-
-function onChatMessage({ type, id, cursor, payload }) {
-  if (cursor) chat.cursor = cursor;
-  switch (type) {
-    case "connected":
-      // Not at the socket's own `open`: a token that is no good is refused after it.
-      setState("chat", "open");
-      chat.backoff.opened();
-      break;
-    case "room:joined":
-      addNote("chat", payload.recovered ? `Back in ${payload.roomId}` : `You are in ${payload.roomId}`);
-      break;
-    case "room:left":
-      addNote("chat", `You left ${payload.roomId}${payload.reason ? `: ${payload.reason}` : ""}`, true);
-      break;
-    case "room:message":
-      onRoomMessage(payload);
-      break;
-    case "error":
-      if (!settle(id, payload.message)) addNote("chat", `${payload.code}: ${payload.message}`, true);
-      break;
-    case "gap":
-      addNote("chat", `Something may be missing here (${payload.reason})`, true);
-      break;
-    case "server:draining":
-      chat.reconnectAfterMs = payload.reconnectAfterMs;
-      break;
-    default:
-      // `ok`, or a handler's own reply.
-      if (id !== undefined) settle(id);
-  }
-}
-
-function onRoomMessage({ roomId, userId, data }) {
-  if (roomId && roomId !== ROOM) return;
-  const text = asText(data);
-  // Ours is on the screen since it was sent: hearing it back only confirms it.
-  const own = userId === user ? chat.sent.find((sent) => sent.text === text) : undefined;
+function onRoomMessage(userId, text) {
+  // Ours is on the screen since it was said: hearing it back only confirms it.
+  const own = userId === user ? sent.find((one) => one.text === text) : undefined;
   if (own) {
-    own.line.classList.remove("pending");
-    forget(own);
-    return;
+    own.line.classList.remove("pending", "failed");
+    own.line.querySelector(".failure")?.remove();
+    sent.splice(sent.indexOf(own), 1);
+  } else {
+    addLine("chat", userId, text, userId === user ? "mine" : "");
   }
-  addLine("chat", userId, text, userId === user ? "mine" : "");
 }
 
-function onSay(event) {
+async function onSay(event) {
   event.preventDefault();
   const text = $("chat-text").value.trim();
-  if (!text || chat.socket?.readyState !== WebSocket.OPEN) return;
-  const id = chat.nextId++;
-  const message = { type: "room:message", payload: { roomId: ROOM, data: { text } }, id };
-  chat.socket.send(JSON.stringify(message));
-  const line = addLine("chat", user, text, "mine pending");
-  const timer = setTimeout(() => settle(id, "no answer"), ANSWER_MS);
-  chat.sent.push({ id, text, line, timer });
+  if (!text) return;
+  const one = { text, line: addLine("chat", user, text, "mine pending") };
+  sent.push(one);
   $("chat-text").value = "";
   $("chat-text").focus();
-}
-
-/** The server answered our message; without a failure it may still be heard back. */
-function settle(id, failure) {
-  const sent = chat.sent.find((one) => one.id === id);
-  if (!sent) return false;
-  const waits = sent.line.classList.contains("pending");
-  sent.line.classList.remove("pending");
-  if (!failure) return true;
-  if (waits) {
-    sent.line.classList.add("failed");
-    sent.line.querySelector(".head").append(` ${failure}`);
-  }
-  forget(sent);
-  return true;
-}
-
-function forget(sent) {
-  clearTimeout(sent.timer);
-  chat.sent.splice(chat.sent.indexOf(sent), 1);
-}
-
-/* Notifications over EventSource */
-
-const feed = { cursor: null, greeted: false, backoff: makeBackoff(openFeed) };
-
-async function openFeed() {
-  setState("feed", "connecting");
-  let token;
   try {
-    token = await getToken();
-  } catch (error) {
-    setState("feed", "connecting", error.message);
-    feed.backoff.retry();
-    return;
+    // While there is no connection it waits for one.
+    await chat.send("room:message", { roomId: ROOM, data: { text } });
+  } catch ({ code, message }) {
+    const unsure = code === "connection_lost" || code === "timeout";
+    if (!sent.includes(one)) return;
+    if (!unsure) sent.splice(sent.indexOf(one), 1);
+    one.line.classList.replace("pending", "failed");
+    const failure = document.createElement("span");
+    failure.className = "failure";
+    failure.textContent = unsure ? "may not have arrived" : message;
+    one.line.querySelector(".head").append(failure);
   }
+}
 
-  const url = new URL("/events", location.href);
-  url.searchParams.set("token", token);
-  url.searchParams.set("room", ROOM);
-  if (feed.cursor) url.searchParams.set("cursor", feed.cursor);
+function showHere(change) {
+  change();
+  $("here").textContent = [...here].sort().join(", ");
+  $("here").hidden = here.size === 0;
+}
 
-  const source = new EventSource(url);
-  const on = (type, handle) =>
-    source.addEventListener(type, (event) => {
-      if (event.lastEventId) feed.cursor = event.lastEventId;
-      handle(JSON.parse(event.data));
-    });
+/* Notifications over an event stream */
 
-  source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) {
-      // A status other than 200, such as 401 for a token of yesterday: a new one and a new source.
-      setState("feed", "connecting", "refused");
-      feed.backoff.retry();
-    } else {
-      setState("feed", "connecting");
-    }
-  });
-  on("connected", ({ userId }) => {
-    setState("feed", "open");
-    feed.backoff.opened();
-    if (!feed.greeted) addNote("feed", `Listening for ${userId}`);
-    feed.greeted = true;
-  });
-  on("notification", (payload) => addLine("feed", "notification", asText(payload)));
-  on("server:error", ({ code, message }) => addNote("feed", `${code}: ${message}`, true));
-  on("gap", ({ reason }) => addNote("feed", `Something may be missing here (${reason})`, true));
-  on("close", ({ code, reason, reconnectAfterMs }) => {
-    const why = `${code} ${reason}`;
-    source.close();
-    if (FINAL_CODES.has(code)) {
-      feed.backoff.stop();
-      setState("feed", "closed", why);
-      addNote("feed", `The connection ended: ${why}`, true);
-    } else {
-      setState("feed", "connecting", why);
-      feed.backoff.retry(reconnectAfterMs);
-    }
-  });
+function openFeed() {
+  open("feed", { transport: "sse" }).on("notification", (payload) =>
+    addLine("feed", "notification", asText(payload)),
+  );
 }
 
 /* Publishing over HTTP */
@@ -321,12 +198,20 @@ function showAnswer(text, bad = false) {
 
 /* What is on the screen; text is only ever set as text */
 
-function setState(pane, state, why = "") {
+function showState(pane, status) {
   const label = $(`${pane}-state`);
-  label.dataset.state = state;
-  label.textContent = state;
-  label.title = why;
-  if (pane === "chat") $("chat-send").disabled = state !== "open";
+  clearInterval(countdowns[pane]);
+  label.dataset.state = status.state;
+  label.textContent = status.state;
+  label.title = status.code ? reasonOf(status) : "";
+  if (status.transport) $(`${pane}-over`).textContent = OVER[status.transport];
+  if (status.state !== "waiting") return;
+  const at = Date.now() + status.retryInMs;
+  const count = () => {
+    label.textContent = `again in ${Math.max(0, Math.ceil((at - Date.now()) / 1000))} s`;
+  };
+  count();
+  countdowns[pane] = setInterval(count, 500);
 }
 
 function addLine(pane, from, text, classes = "") {

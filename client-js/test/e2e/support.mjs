@@ -31,13 +31,13 @@ export function token(sub, seconds = 3600) {
   return `${text}.${createHmac("sha256", SECRET).update(text).digest("base64url")}`;
 }
 
-/** The server as a process, on a free port or on `port`; killed when the test ends. */
-export async function startServer(t, { port = 0, flags = [] } = {}) {
+/** The server as a process, on a free port or on `port`, perhaps in demo mode; killed when the test ends. */
+export async function startServer(t, { port = 0, flags = [], demo = false } = {}) {
   const program = process.env.TIDINGS_SERVER;
   if (!program) throw new Error("TIDINGS_SERVER must name the program of the server");
   const listen = ["--listen", `127.0.0.1:${port}`, "--admin-listen", "127.0.0.1:0"];
-  const keys = ["--jwt-hs256-secret", SECRET, "--publish-key", KEY, "--open-rooms"];
-  const child = spawn(program, [...listen, ...keys, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
+  const keys = demo ? [] : ["--jwt-hs256-secret", SECRET, "--open-rooms"];
+  const child = spawn(program, [...listen, "--publish-key", KEY, ...keys, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
   const gone = once(child, "exit");
   const kill = async (signal = "SIGKILL") => {
     child.kill(signal);
