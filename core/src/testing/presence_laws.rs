@@ -1,4 +1,4 @@
-//! What every [`Presence`](crate::Presence) promises, one function per law.
+//! What every [`Presence`] promises, one function per law.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
