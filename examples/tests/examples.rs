@@ -179,6 +179,15 @@ async fn worker_publishes() {
 }
 
 #[tokio::test]
+async fn cluster_reaches_across() {
+    let told = output("cluster").await;
+    let news =
+        ["ada hears from the worker", "ada hears from node one", "bob hears from the worker"];
+    let more = ["bob hears from node one", "bob hears for bob alone"];
+    assert_eq!(told.lines().collect::<Vec<_>>(), [&news[..], &more].concat());
+}
+
+#[tokio::test]
 async fn custom_bus_counts() {
     assert_eq!(output("custom_bus").await, "news: 2\nweather: 1\n");
 }

@@ -20,7 +20,7 @@ pub enum Traffic {
     Pass,
     /// They pass so much later.
     Delay(Duration),
-    /// They vanish, both ways, and nobody is told. A way that lost a byte stays dead for good.
+    /// They vanish, both ways, and nobody is told. The connections of that time stay dead for good.
     Drop,
     /// What the server says vanishes; what it is told arrives.
     DropAnswers,
@@ -32,7 +32,7 @@ pub enum Traffic {
 #[derive(Debug)]
 pub struct Proxy {
     port: Port,
-    server: SocketAddr,
+    server: watch::Sender<SocketAddr>,
     traffic: watch::Sender<Traffic>,
     pairs: Arc<Mutex<Vec<Pair>>>,
     listening: Option<JoinHandle<()>>,
@@ -54,7 +54,7 @@ enum End {
 impl Proxy {
     /// A proxy in front of a server.
     pub async fn to(server: SocketAddr) -> Self {
-        let traffic = watch::Sender::new(Traffic::Pass);
+        let (traffic, server) = (watch::Sender::new(Traffic::Pass), watch::Sender::new(server));
         let mut proxy =
             Self { port: Port::reserve(), server, traffic, pairs: Arc::default(), listening: None };
         proxy.accept().await;
@@ -69,6 +69,11 @@ impl Proxy {
     /// From now on this happens to the bytes of all connections, old and new.
     pub fn set(&self, traffic: Traffic) {
         self.traffic.send_replace(traffic);
+    }
+
+    /// Passes new connections on to another server; those there are stay where they are.
+    pub fn point_to(&self, server: SocketAddr) {
+        self.server.send_replace(server);
     }
 
     /// Ends every connection by RST, on both sides.
@@ -93,10 +98,12 @@ impl Proxy {
     pub async fn accept(&mut self) {
         self.refuse().await;
         let listener = TcpListener::bind(self.port.address()).await.expect("the port is ours");
-        let (server, traffic, pairs) = (self.server, self.traffic.clone(), self.pairs.clone());
+        let (server, traffic, pairs) =
+            (self.server.subscribe(), self.traffic.clone(), self.pairs.clone());
         self.listening = Some(tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // A server that is away looks to the client like one that hangs up at once.
+                let server = *server.borrow();
                 let Ok(server) = TcpStream::connect(server).await else { continue };
                 let mut pairs = pairs.lock().unwrap_or_else(PoisonError::into_inner);
                 pairs.retain(|pair| pair.tasks.iter().any(|task| !task.is_finished()));
@@ -153,32 +160,39 @@ enum Way {
     Answer,
 }
 
+impl Traffic {
+    fn drops(self, way: Way) -> bool {
+        match self {
+            Self::Pass | Self::Delay(_) => false,
+            Self::Drop => true,
+            Self::DropAnswers => way == Way::Answer,
+            Self::DropRequests => way == Way::Request,
+        }
+    }
+}
+
 /// Passes the bytes of one way until its end.
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     way: Way,
-    traffic: watch::Receiver<Traffic>,
+    mut traffic: watch::Receiver<Traffic>,
     mut ends: watch::Receiver<Option<End>>,
 ) {
     let (mut bytes, mut dead) = (vec![0; 16 * 1024], false);
     let end = loop {
+        let now = *traffic.borrow_and_update();
+        dead |= now.drops(way);
         let read = tokio::select! {
             end = ends.wait_for(Option::is_some) => break end.ok().and_then(|end| *end),
+            Ok(()) = traffic.changed() => continue,
             read = from.read(&mut bytes) => read.unwrap_or(0),
-        };
-        let traffic = *traffic.borrow();
-        dead |= match traffic {
-            Traffic::Pass | Traffic::Delay(_) => false,
-            Traffic::Drop => true,
-            Traffic::DropAnswers => way == Way::Answer,
-            Traffic::DropRequests => way == Way::Request,
         };
         if dead && read == 0 {
             // Also the end is not told: it waits for the test to end the pair.
             break ends.wait_for(Option::is_some).await.ok().and_then(|end| *end);
         }
-        if let Traffic::Delay(delay) = traffic {
+        if let Traffic::Delay(delay) = now {
             tokio::time::sleep(delay).await;
         }
         if read == 0 || !dead && to.write_all(&bytes[..read]).await.is_err() {

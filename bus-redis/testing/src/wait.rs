@@ -14,7 +14,7 @@ pub async fn in_time<T>(what: &str, answer: impl Future<Output = T>) -> T {
 }
 
 /// Asks again and again until the answer is yes; panics, naming it, when that takes longer than [`PATIENCE`].
-pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     in_time(what, async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
