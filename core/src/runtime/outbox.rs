@@ -100,8 +100,11 @@ impl Outbox {
         }
         let was_empty = state.queue.is_empty();
         for frame in frames {
-            // A single frame always fits: `message_bytes` bounds it.
-            if state.bytes + frame.len() > self.limit && !state.queue.is_empty() {
+            // A single frame always fits: `message_bytes` bounds it. Of a burst that does not, the socket
+            // may take the beginning.
+            let is_over =
+                |state: &State| state.bytes + frame.len() > self.limit && !state.queue.is_empty();
+            if is_over(&state) && !state.write_lent() && is_over(&state) {
                 return Self::end_locked(state, CloseReason::TOO_SLOW, true);
             }
             state.bytes += frame.len();
@@ -307,10 +310,68 @@ const KEPT_CAPACITY: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn frame(n: usize) -> Bytes {
         Bytes::from(vec![7; n])
+    }
+
+    /// A socket that takes so many bytes at once, and so many in all.
+    struct Socket(usize, Arc<AtomicUsize>);
+
+    impl FrameWriter for Socket {
+        fn try_write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
+            let (most, left) = (self.0, self.1.load(Ordering::Relaxed));
+            assert_ne!(most, 0, "the test asked for it");
+            let taken = frames.iter().map(Bytes::len).sum::<usize>().min(most).min(left);
+            self.1.store(left - taken, Ordering::Relaxed);
+            Ok(taken)
+        }
+
+        async fn write(&mut self, _: &[Bytes]) -> io::Result<usize> {
+            std::future::pending().await
+        }
+
+        async fn close(&mut self, _: &CloseReason) {}
+    }
+
+    fn lent(limit: usize, most: usize, all: usize) -> (Outbox, Arc<AtomicUsize>) {
+        let (outbox, left) = (Outbox::new(limit, Duration::ZERO), Arc::new(AtomicUsize::new(all)));
+        outbox.lend(Box::new(Socket(most, left.clone())));
+        (outbox, left)
+    }
+
+    #[test]
+    fn what_is_pushed_leaves_at_once_while_the_writer_is_lent() {
+        let (outbox, left) = lent(10, 4, 100);
+        outbox.push([frame(5), frame(9)]);
+        assert_eq!((outbox.queued_bytes(), left.load(Ordering::Relaxed)), (0, 86));
+        assert!(outbox.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(outbox.take_back::<Socket>().is_some());
+        outbox.push([frame(5)]);
+        assert_eq!((outbox.queued_bytes(), left.load(Ordering::Relaxed)), (5, 86));
+    }
+
+    #[test]
+    fn what_the_socket_does_not_take_wakes_the_task_and_is_not_dropped_in_its_middle() {
+        let (outbox, _) = lent(10, 4, 7);
+        let waits = outbox.poll_ready(&mut Context::from_waker(Waker::noop()));
+        assert!(waits.is_pending());
+        outbox.push([frame(5), frame(6), frame(7)]);
+        assert!(outbox.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert_eq!(outbox.ended(), Some(CloseReason::TOO_SLOW));
+        assert_eq!(outbox.hold_begun(), Some(frame(4)));
+    }
+
+    #[test]
+    fn a_writer_that_panics_breaks_its_connection_alone() {
+        let (outbox, _) = lent(10, 0, 0);
+        outbox.push([frame(5)]);
+        assert!(outbox.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(outbox.flush(|_| Ok(1)).is_err());
     }
 
     #[test]
