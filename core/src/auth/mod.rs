@@ -23,7 +23,10 @@ pub trait Authenticator: Debug + Send + Sync + 'static {
     ///
     /// # Behavior
     /// - The same request gets the same answer while nothing outside has changed.
-    /// - Hostile input gets [`AuthError::Refused`] or [`AuthError::Missing`], never a panic.
+    /// - Hostile input, of whatever length, gets [`AuthError::Refused`] or [`AuthError::Missing`] soon, never a panic.
+    /// - Only the credentials decide: no other header or parameter makes a client another.
+    /// - A token means the same in the header, in the cookie and in the query.
+    /// - Neither `Debug` nor an error shows a secret.
     ///
     /// # Errors
     /// [`AuthError`] says what the client is told.

@@ -1,5 +1,6 @@
 //! Laws and models: how a third `Bus`, `Transport` or `Authenticator` is proven like ours.
 
+pub mod authenticator_laws;
 pub mod bus_laws;
 mod bus_node;
 pub mod history_laws;
@@ -14,4 +15,4 @@ pub mod transport_laws;
 pub use pipe::{MemoryPipe, PipeClient, PipeReader, PipeWriter};
 
 #[doc(inline)]
-pub use crate::{bus_laws, transport_laws};
+pub use crate::{authenticator_laws, bus_laws, transport_laws};

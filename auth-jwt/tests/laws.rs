@@ -1,0 +1,147 @@
+//! An authenticator of each kind of key keeps every law.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use tidings_auth_jwt::{FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig};
+use tidings_core::testing::authenticator_laws::AuthenticatorFixture;
+use tidings_core::{Authenticator, ConnectRequest};
+
+const SECRET: &[u8] = b"a secret of at least 32 bytes, as it should be";
+
+/// A kind of key: what verifies, what signs.
+trait Kind {
+    const ALGORITHM: Algorithm;
+    fn authenticator() -> JwtAuthenticator;
+    fn key() -> EncodingKey;
+}
+
+struct Fixture<K>(Arc<dyn Authenticator>, std::marker::PhantomData<K>);
+
+impl<K: Kind> Fixture<K> {
+    fn token(claims: &Value, key: &EncodingKey, algorithm: Algorithm) -> ConnectRequest {
+        let mut header = Header::new(algorithm);
+        header.kid = Some("one".to_owned());
+        let token = encode(&header, claims, key).expect("a token");
+        ConnectRequest::default().with_token(token)
+    }
+
+    fn signed(claims: &Value) -> ConnectRequest {
+        Self::token(claims, &K::key(), K::ALGORITHM)
+    }
+}
+
+impl<K: Kind> AuthenticatorFixture for Fixture<K> {
+    async fn start() -> Self {
+        Self(Arc::new(K::authenticator()), std::marker::PhantomData)
+    }
+
+    fn authenticator(&self) -> Arc<dyn Authenticator> {
+        self.0.clone()
+    }
+
+    fn good(&self) -> Vec<ConnectRequest> {
+        let exp = unix_now() + 600;
+        vec![
+            Self::signed(&json!({"sub": "ada", "exp": exp, "aud": "us"})),
+            Self::signed(&json!({"sub": "bob", "exp": exp, "aud": ["us"], "tenantId": "t"})),
+        ]
+    }
+
+    fn bad(&self) -> Vec<ConnectRequest> {
+        let exp = unix_now() + 600;
+        let fine = json!({"sub": "ada", "exp": exp, "aud": "us"});
+        let forger = EncodingKey::from_secret(b"another secret of at least 32 bytes, as is usual");
+        vec![
+            Self::signed(&json!({"sub": "ada", "exp": exp - 700, "aud": "us"})),
+            Self::signed(&json!({"sub": "ada", "exp": exp, "aud": "them"})),
+            Self::signed(&json!({"sub": "ada", "exp": exp, "nbf": exp, "aud": "us"})),
+            Self::signed(&json!({"sub": "", "exp": exp, "aud": "us"})),
+            Self::signed(&json!({"sub": "ada", "aud": "us"})),
+            Self::signed(&json!({"exp": exp, "aud": "us"})),
+            Self::token(&fine, &forger, Algorithm::HS256),
+        ]
+    }
+}
+
+fn config() -> JwtConfig {
+    let mut config = JwtConfig::default();
+    config.audience = Some("us".to_owned());
+    config
+}
+
+fn unix_now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()
+}
+
+fn der(pem: &str) -> Vec<u8> {
+    let digits: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    STANDARD.decode(digits).expect("base64")
+}
+
+macro_rules! kind {
+    ($name:ident: $algorithm:ident, $authenticator:expr, $key:expr) => {
+        mod $name {
+            use super::*;
+
+            struct This;
+
+            impl Kind for This {
+                const ALGORITHM: Algorithm = Algorithm::$algorithm;
+                fn authenticator() -> JwtAuthenticator {
+                    $authenticator
+                }
+                fn key() -> EncodingKey {
+                    $key
+                }
+            }
+
+            tidings_core::authenticator_laws!(Fixture<This>);
+        }
+    };
+}
+
+fn pem(text: &str) -> JwtAuthenticator {
+    JwtAuthenticator::from_pem(text, config()).expect("a key")
+}
+
+fn set() -> String {
+    let public = der(include_str!("../src/tests/keys/ed.pub.pem"));
+    let x = URL_SAFE_NO_PAD.encode(&public[public.len() - 32..]);
+    json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x}]}).to_string()
+}
+
+/// Keys that are read from a file when they are first needed.
+fn rotating() -> JwtAuthenticator {
+    static FILES: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = FILES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("tidings-laws-{}-{number}.json", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, set()).expect("a temporary file");
+    let jwks = Jwks::new(FileSource::new(&path), JwksConfig::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let warm = std::thread::scope(|scope| {
+        let warm = || runtime.expect("a runtime").block_on(jwks.warm());
+        scope.spawn(warm).join().expect("no panic")
+    });
+    std::fs::remove_file(&path).expect("the file");
+    warm.expect("keys");
+    JwtAuthenticator::rotating(jwks, config())
+}
+
+fn ed() -> EncodingKey {
+    EncodingKey::from_ed_der(&der(include_str!("../src/tests/keys/ed.key")))
+}
+
+kind!(hs: HS256, JwtAuthenticator::hs(SECRET, config()).expect("a secret"), EncodingKey::from_secret(SECRET));
+kind!(rsa: RS256, pem(include_str!("../src/tests/keys/rsa.pub.pem")),
+    EncodingKey::from_rsa_der(&der(include_str!("../src/tests/keys/rsa.key"))));
+kind!(ec: ES256, pem(include_str!("../src/tests/keys/p256.pub.pem")),
+    EncodingKey::from_ec_der(&der(include_str!("../src/tests/keys/p256.key"))));
+kind!(eddsa: EdDSA, pem(include_str!("../src/tests/keys/ed.pub.pem")), ed());
+kind!(jwks: EdDSA, JwtAuthenticator::from_jwks(set(), config()).expect("a set"), ed());
+kind!(jwks_that_rotates: EdDSA, rotating(), ed());
