@@ -1,24 +1,29 @@
 //! The administrators' port.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use http::StatusCode;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidings_core::{CloseReason, TenantId, Topic, UserId};
+use tidings_transport_ws::{WsConfig, origin_passes};
 
 use crate::app::App;
+use crate::metrics::Gauges;
 
 type Shared = State<Arc<App>>;
 
 /// All that administrators see.
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
+        .route("/", get(|| async { Html(include_str!("../../page/admin.html")) }))
         .route("/stats", get(stats))
         .route("/rooms", get(rooms))
         .route("/users", get(users))
@@ -38,67 +43,86 @@ async fn stats(State(app): Shared) -> Json<Value> {
         "users": stats.users,
         "rooms": stats.rooms,
         "queuedBytes": stats.queued_bytes,
-        "bus": {"kind": "memory", "state": if app.hub.is_bus_up() { "up" } else { "away" }},
+        "bus": {"kind": app.cli.bus.split(['+', ':']).next(), "state": if app.hub.is_bus_up() { "up" } else { "away" }},
     }))
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Page {
     tenant: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
 }
 
+/// Where a page ended; `next` is this in base64, so that it passes through any URL.
+type Key = (String, String);
+
 impl Page {
-    /// The rows of this page, sorted by tenant and name, and the key of its last when more follow.
-    fn cut(&self, rows: Vec<(TenantId, String, Value)>) -> (Vec<Value>, Option<String>) {
-        let key = |tenant: &TenantId, name: &str| {
-            format!("{}\u{0}{name}", tenant.name().unwrap_or_default())
-        };
-        let wanted = |(tenant, name, _): &(TenantId, String, Value)| {
-            self.tenant.as_deref().is_none_or(|t| tenant.name().unwrap_or_default() == t)
-                && self.after.as_deref().is_none_or(|after| key(tenant, name).as_str() > after)
-        };
-        let limit = self.limit.unwrap_or(DEFAULT_ROWS).clamp(1, MAX_ROWS);
-        let mut rows: Vec<_> = rows.into_iter().filter(wanted).collect();
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next = rows.last().filter(|_| more).map(|(tenant, name, _)| key(tenant, name));
-        (rows.into_iter().map(|(_, _, row)| row).collect(), next)
+    fn read(page: Result<Query<Self>, QueryRejection>) -> Result<(Self, Option<Key>), String> {
+        let Query(page) = page.map_err(|e| format!("{}; {PARAMETERS}", e.body_text()))?;
+        if page.limit == Some(0) {
+            return Err("`limit` is at least 1".to_owned());
+        }
+        let after = page.after.as_ref().map(|after| {
+            let bytes = URL_SAFE_NO_PAD.decode(after).ok()?;
+            let (tenant, name) = std::str::from_utf8(&bytes).ok()?.split_once('\0')?;
+            Some((tenant.to_owned(), name.to_owned()))
+        });
+        match after {
+            Some(None) => Err("`after` takes what another answer said as `next`".to_owned()),
+            after => Ok((page, after.flatten())),
+        }
+    }
+
+    /// The rows of this page, which are sorted by tenant and name, and `next` when more follow.
+    fn cut(&self, name: &str, after: Option<&Key>, rows: &[(Key, Value)]) -> Value {
+        let wanted =
+            |((tenant, _), _): &&(Key, Value)| self.tenant.as_ref().is_none_or(|t| t == tenant);
+        let later = |(key, _): &&(Key, Value)| after.is_none_or(|after| key > after);
+        let limit = self.limit.unwrap_or(DEFAULT_ROWS).min(MAX_ROWS);
+        let mut found: Vec<_> = rows.iter().filter(wanted).filter(later).take(limit + 1).collect();
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let mut page = json!({name: found.iter().map(|(_, row)| row).collect::<Vec<_>>()});
+        if let Some(((tenant, last), _)) = found.last().filter(|_| more) {
+            page["next"] = json!(URL_SAFE_NO_PAD.encode(format!("{tenant}\0{last}")));
+        }
+        page
     }
 }
 
-async fn rooms(State(app): Shared, Query(page): Query<Page>) -> Json<Value> {
+async fn rooms(State(app): Shared, page: Result<Query<Page>, QueryRejection>) -> Response {
+    let (page, after) = match Page::read(page) {
+        Ok(read) => read,
+        Err(why) => return bad(&why),
+    };
     let rows = app.hub.rooms().await.into_iter().map(|room| {
         let row = json!({"room": room.room.as_str(), "connections": room.connections, "users": room.users});
-        let row = with_tenant(row, &room.tenant);
-        (room.tenant, room.room.to_string(), row)
+        row_of(&room.tenant, room.room.as_str(), row)
     });
-    let (rows, next) = page.cut(rows.collect());
-    Json(with_next(json!({"rooms": rows}), next))
+    Json(page.cut("rooms", after.as_ref(), &rows.collect::<Vec<_>>())).into_response()
 }
 
-async fn users(State(app): Shared, Query(page): Query<Page>) -> Json<Value> {
+async fn users(State(app): Shared, page: Result<Query<Page>, QueryRejection>) -> Response {
+    let (page, after) = match Page::read(page) {
+        Ok(read) => read,
+        Err(why) => return bad(&why),
+    };
     let rows = app.hub.users().await.into_iter().map(|user| {
         let row = json!({"user": user.user.as_str(), "connections": user.connections, "rooms": user.rooms});
-        let row = with_tenant(row, &user.tenant);
-        (user.tenant, user.user.to_string(), row)
+        row_of(&user.tenant, user.user.as_str(), row)
     });
-    let (rows, next) = page.cut(rows.collect());
-    Json(with_next(json!({"users": rows}), next))
+    Json(page.cut("users", after.as_ref(), &rows.collect::<Vec<_>>())).into_response()
 }
 
-fn with_tenant(mut row: Value, tenant: &TenantId) -> Value {
-    tenant.name().into_iter().for_each(|name| row["tenant"] = json!(name));
-    row
-}
-
-fn with_next(mut page: Value, next: Option<String>) -> Value {
-    next.into_iter().for_each(|next| page["next"] = json!(next));
-    page
+fn row_of(tenant: &TenantId, name: &str, mut row: Value) -> (Key, Value) {
+    tenant.name().into_iter().for_each(|tenant| row["tenant"] = json!(tenant));
+    ((tenant.name().unwrap_or_default().to_owned(), name.to_owned()), row)
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Disconnect {
     user: Option<String>,
     client: Option<String>,
@@ -106,43 +130,69 @@ struct Disconnect {
     reason: Option<String>,
 }
 
-async fn disconnect(State(app): Shared, Json(wanted): Json<Disconnect>) -> Response {
-    let tenant = wanted.tenant.map(TenantId::new).transpose();
-    let (Ok(tenant), user, client) =
-        (tenant, wanted.user.map(UserId::new), wanted.client.map(|c| c.parse()))
-    else {
-        return (StatusCode::BAD_REQUEST, "`tenant` is no name\n").into_response();
+async fn disconnect(State(app): Shared, request: Request) -> Response {
+    // A page of anyone could post here from an administrator's browser.
+    if request.headers().contains_key(header::ORIGIN)
+        && !origin_passes(&request, &WsConfig::default())
+    {
+        return refusal(StatusCode::FORBIDDEN, "this origin may not disconnect anybody");
+    }
+    let Ok(body) = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await else {
+        return refusal(StatusCode::PAYLOAD_TOO_LARGE, "at most 64 KiB");
     };
-    let tenant = tenant.unwrap_or_default();
-    let topic = match (user, client) {
-        (Some(Ok(user)), None) => Topic::user(tenant, user),
-        (None, Some(Ok(client))) => Topic::client(tenant, client),
-        _ => return (StatusCode::BAD_REQUEST, "give either `user` or `client`\n").into_response(),
+    let wanted: Disconnect = match serde_json::from_slice(&body) {
+        Ok(wanted) => wanted,
+        Err(error) => return bad(&format!("the body is not what this takes: {error}")),
+    };
+    let topic = match wanted.topic() {
+        Ok(topic) => topic,
+        Err(why) => return bad(&why),
     };
     let reason = CloseReason::DISCONNECTED;
     let reason = wanted.reason.map_or(reason.clone(), |text| reason.with_text(&text));
     Json(json!({"disconnected": app.hub.disconnect(topic, reason).await})).into_response()
 }
 
-async fn metrics(State(app): Shared) -> String {
-    let stats = app.hub.stats().await;
-    let mut text = String::from("# TYPE tidings_connections gauge\n");
-    for name in ["websocket", "sse"] {
-        let count = stats.connections.get(name).copied().unwrap_or(0);
-        let _ = writeln!(text, "tidings_connections{{transport=\"{name}\"}} {count}");
+impl Disconnect {
+    fn topic(&self) -> Result<Topic, String> {
+        let tenant = self.tenant.as_ref().map(TenantId::new).transpose();
+        let tenant = tenant.map_err(|e| format!("`tenant`: {e}"))?.unwrap_or_default();
+        match (&self.user, &self.client) {
+            (Some(user), None) => UserId::new(user)
+                .map(|user| Topic::user(tenant, user))
+                .map_err(|e| format!("`user`: {e}")),
+            (None, Some(client)) => client
+                .parse()
+                .map(|client| Topic::client(tenant, client))
+                .map_err(|e| format!("`client`: {e}")),
+            _ => Err("give either `user` or `client`".to_owned()),
+        }
     }
-    let gauges = [
-        ("users", stats.users),
-        ("rooms", stats.rooms),
-        ("queued_bytes", stats.queued_bytes),
-        ("bus_up", usize::from(app.hub.is_bus_up())),
-    ];
-    for (name, value) in gauges {
-        let _ = write!(text, "# TYPE tidings_{name} gauge\ntidings_{name} {value}\n");
-    }
-    text
 }
 
+async fn metrics(State(app): Shared) -> Response {
+    let gauges = Gauges {
+        stats: app.hub.stats().await,
+        bus_up: app.hub.is_bus_up(),
+        draining: app.hub.is_draining(),
+        uptime: app.started.elapsed(),
+    };
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    // What a bus counts by itself is to be appended here.
+    (kind, app.metrics.text(&gauges)).into_response()
+}
+
+fn bad(why: &str) -> Response {
+    refusal(StatusCode::BAD_REQUEST, why)
+}
+
+fn refusal(status: StatusCode, why: &str) -> Response {
+    let code = if status == StatusCode::FORBIDDEN { "forbidden" } else { "invalid_request" };
+    (status, Json(json!({"error": {"code": code, "message": why}}))).into_response()
+}
+
+const PARAMETERS: &str = "the parameters are `tenant`, `after` and `limit`";
 /// Rows of a page when the request names no limit, and at most.
 const DEFAULT_ROWS: usize = 100;
 const MAX_ROWS: usize = 1000;
+const MAX_BODY_BYTES: usize = 64 * 1024;

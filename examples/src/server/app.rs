@@ -1,5 +1,7 @@
 //! What the routes share, and the handler of the server's one message of its own.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -8,6 +10,7 @@ use tidings_core::{
 };
 
 use crate::cli::Cli;
+use crate::metrics::Metrics;
 
 /// What the routes share.
 #[derive(Debug)]
@@ -17,6 +20,7 @@ pub(crate) struct App {
     pub(crate) publish_key: String,
     /// The secret that demo tokens are signed with; only in demo mode.
     pub(crate) demo_secret: Option<String>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: tokio::time::Instant,
 }
 

@@ -56,6 +56,9 @@ pub(crate) struct Cli {
     /// A field of `Limits`, as NAME=VALUE; may be repeated.
     #[arg(long, env = "TIDINGS_LIMIT", value_delimiter = ',')]
     pub(crate) limit: Vec<String>,
+    /// Write a line for each request and each end of a connection to stderr.
+    #[arg(long, env = "TIDINGS_LOG")]
+    pub(crate) log: bool,
     /// A token without a `rooms` claim may join every room.
     #[arg(long, env = "TIDINGS_OPEN_ROOMS")]
     pub(crate) open_rooms: bool,

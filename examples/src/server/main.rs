@@ -12,6 +12,8 @@ mod auth;
 mod cli;
 mod front;
 mod listen;
+mod log;
+mod metrics;
 mod page;
 mod publish;
 mod routes;
@@ -20,6 +22,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::middleware::from_fn;
 use clap::Parser;
 use tidings_auth_jwt::RoomPatterns;
 use tidings_bus_memory::MemoryBus;
@@ -31,6 +35,8 @@ use tokio::time::timeout;
 
 use app::{App, RoomMessages};
 use cli::Cli;
+use log::Told;
+use metrics::Metrics;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -59,10 +65,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
     let secret = cli.jwt_hs256_secret.as_deref().or(demo_secret.as_deref());
     let authenticator = auth::authenticator(&cli, secret, limits.token_leeway).await?;
+    let metrics = Arc::new(Metrics::default());
     let authorizer = RoomPatterns { open: cli.open_rooms };
     let mut hub = Hub::builder(bus(&cli.bus).await?, Arc::new(authenticator), Arc::new(authorizer))
         .handler(Arc::new(RoomMessages))
         .limits(limits.clone())
+        .observer(Arc::new(Told { metrics: metrics.clone(), log: cli.log }))
         .shards(tokio::runtime::Handle::current().metrics().num_workers());
     if let Some(name) = &cli.node_id {
         hub = hub.node(NodeId::new(name).map_err(|e| format!("--node-id: {e}"))?);
@@ -74,6 +82,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         hub: hub.clone(),
         publish_key: cli.publish_key.clone().unwrap_or_else(random_key),
         demo_secret,
+        metrics,
         started: tokio::time::Instant::now(),
         cli,
     });
@@ -84,16 +93,19 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         .await
         .map_err(|e| format!("cannot listen on {}: {e}", app.cli.admin_listen))?;
     println!("page:        http://{}/", listener.local_addr()?);
-    println!("admin:       http://{}/stats", admin.local_addr()?);
+    println!("admin:       http://{}/", admin.local_addr()?);
     if print_key {
         println!("publish key: {}", app.publish_key);
     }
     let (window, deadline) = (app.cli.drain_seconds, limits.handshake_deadline);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let ended = async { drop(ended.await) };
-    let serving =
-        tokio::spawn(listen::serve(listener, routes::router(app.clone()), deadline, ended));
-    tokio::spawn(listen::serve(admin, admin::router(app), deadline, std::future::pending()));
+    let logged =
+        |router: Router| if app.cli.log { router.layer(from_fn(log::line)) } else { router };
+    let (clients, admins) =
+        (logged(routes::router(app.clone())), logged(admin::router(app.clone())));
+    let serving = tokio::spawn(listen::serve(listener, clients, deadline, ended));
+    tokio::spawn(listen::serve(admin, admins, deadline, std::future::pending()));
 
     let mut asked = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} };
     asked().await;

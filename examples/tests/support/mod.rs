@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -54,6 +55,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     output: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -88,7 +90,7 @@ impl Server {
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let output = Arc::default();
-        keep(child.stderr.take().expect("a pipe"), &output);
+        let mut readers = vec![keep(child.stderr.take().expect("a pipe"), &output)];
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut address = |name: &str| -> SocketAddr {
             let mut line = String::new();
@@ -98,8 +100,8 @@ impl Server {
             host.and_then(|host| host.parse().ok()).expect("an address")
         };
         let (address, admin) = (address("page:"), address("admin:"));
-        keep(lines, &output);
-        Self { child, address, admin, output }
+        readers.push(keep(lines, &output));
+        Self { child, address, admin, output, readers }
     }
 
     /// What it has printed since it runs, to both of its outputs.
@@ -116,6 +118,33 @@ impl Server {
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+        })
+        .await
+    }
+
+    /// Waits for its end; all that it has printed.
+    pub(crate) async fn ended(mut self) -> String {
+        soon("the server's end", async {
+            while self.child.try_wait().expect("a child").is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        for reader in std::mem::take(&mut self.readers) {
+            reader.join().expect("no panic");
+        }
+        self.output()
+    }
+
+    /// Sends bytes that need be no request, and reads to the end.
+    pub(crate) async fn raw(address: SocketAddr, bytes: &str) -> Vec<u8> {
+        soon("the end", async {
+            let mut socket = TcpStream::connect(address).await.expect("a connection");
+            let _ = socket.write_all(bytes.as_bytes()).await;
+            let _ = socket.shutdown().await;
+            let mut answer = Vec::new();
+            let _ = socket.read_to_end(&mut answer).await;
+            answer
         })
         .await
     }
@@ -238,13 +267,13 @@ impl Drop for Server {
 }
 
 /// Collects the lines of an output until it ends.
-fn keep(from: impl Read + Send + 'static, output: &Arc<Mutex<String>>) {
+fn keep(from: impl Read + Send + 'static, output: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let output = output.clone();
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             *output.lock().expect("a lock") += &(line + "\n");
         }
-    });
+    })
 }
 
 /// A WebSocket client.
