@@ -193,7 +193,7 @@ pub async fn secrets_are_not_shown<F: AuthenticatorFixture>() {
             cause = error.source();
         }
         // What is shorter may be a part of any text.
-        let token = request.token.as_ref().map(|t| t.expose()).filter(|t| t.len() > 12);
+        let token = request.token.as_ref().map(crate::Token::expose).filter(|t| t.len() > 12);
         assert!(token.is_none_or(|token| !shown.contains(token)), "a token is shown");
         // Nor a part of it, such as a signature.
         let parts = token.into_iter().flat_map(|token| token.split('.')).filter(|p| p.len() > 30);
