@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::proxy::{Kind, Proxy, free_address};
 use support::{Client, Events, Server, soon, token};
+use tidings_examples::front::{Kind, Proxy, free_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Error;

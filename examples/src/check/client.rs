@@ -84,6 +84,7 @@ impl Client {
             let mut connection =
                 ConnectionRecord { node, opened, resumed: cursor.is_some(), ..Default::default() };
             let left = self.connection(&mut phase, &mut cursor, &mut connection).await;
+            connection.ended = self.start.elapsed();
             let away = match left {
                 Left::Over => Duration::ZERO,
                 Left::Cut => {

@@ -116,6 +116,8 @@ pub struct ConnectionRecord {
     pub recovered: Option<bool>,
     /// What came, in order.
     pub seen: Vec<Seen>,
+    /// When it had ended.
+    pub ended: Duration,
     /// How it ended, for people.
     pub end: String,
 }

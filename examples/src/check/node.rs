@@ -48,8 +48,17 @@ impl Node {
     /// # Errors
     /// When it cannot be started, or says nothing within a minute.
     pub async fn start(binary: &Path, flags: &[String]) -> io::Result<Self> {
+        Self::start_at(binary, SocketAddr::from(([127, 0, 0, 1], 0)), flags).await
+    }
+
+    /// The same at an address, where another may have been.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_at(binary: &Path, listen: SocketAddr, flags: &[String]) -> io::Result<Self> {
         let mut child = Command::new(binary)
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--open-rooms"])
+            .args(["--listen", &listen.to_string()])
+            .args(["--admin-listen", "127.0.0.1:0", "--open-rooms"])
             .args(["--jwt-hs256-secret", SECRET, "--publish-key", PUBLISH_KEY])
             .args(flags)
             .stdin(Stdio::null())

@@ -1,8 +1,6 @@
 //! A server of its own for each test, and clients that talk to it over real sockets.
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
-pub(crate) mod proxy;
-
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

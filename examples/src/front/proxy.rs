@@ -8,22 +8,30 @@ use std::time::Duration;
 
 /// Which proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// `nginx.conf`.
     Nginx,
+    /// `haproxy.cfg`.
     Haproxy,
+    /// `Caddyfile`.
     Caddy,
 }
 
 /// A proxy as a process, in a folder of its own; ended when dropped.
-pub(crate) struct Proxy {
+#[derive(Debug)]
+pub struct Proxy {
     child: Child,
     folder: PathBuf,
-    pub(crate) address: SocketAddr,
+    /// Where clients connect.
+    pub address: SocketAddr,
 }
 
 impl Proxy {
     /// Starts it in front of two nodes. `changes` are made to its configuration, and each must change something.
-    pub(crate) fn start(kind: Kind, nodes: [SocketAddr; 2], changes: &[(&str, &str)]) -> Self {
+    ///
+    /// # Panics
+    /// When it is not installed or does not start.
+    pub fn start(kind: Kind, nodes: [SocketAddr; 2], changes: &[(&str, &str)]) -> Self {
         let address = free_address();
         let port = address.port();
         let folder =
@@ -106,7 +114,10 @@ impl Drop for Proxy {
 
 /// An address that nobody listens on, below the ports that systems give to connections: for what is started, ended
 /// and started there again.
-pub(crate) fn free_address() -> SocketAddr {
+///
+/// # Panics
+/// When the system gives no random numbers.
+pub fn free_address() -> SocketAddr {
     loop {
         let mut random = [0; 2];
         getrandom::fill(&mut random).expect("random bytes");
