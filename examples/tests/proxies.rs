@@ -39,6 +39,7 @@ behind_each_proxy! {
     an_idle_connection_lives_by_its_heartbeat
     a_dead_node_is_stepped_over
     a_draining_node_keeps_its_own_and_gets_no_more
+    nodes_that_were_away_take_everybody_again
     without_any_node_event_streams_are_told_to_come_back
     a_full_node_is_no_end_for_an_event_stream
 }
@@ -240,6 +241,36 @@ async fn a_draining_node_keeps_its_own_and_gets_no_more(kind: Kind) {
     heard.sort_unstable();
     assert_eq!(heard.pop().as_deref(), Some("server:draining"));
     assert!(heard.iter().all(|kind| kind == "goes on"), "{heard:?}");
+}
+
+/// Connections that stay must not keep a proxy from trusting a node again.
+async fn nodes_that_were_away_take_everybody_again(kind: Kind) {
+    let nodes = [free_address(), free_address()];
+    let proxy = Proxy::start(kind, nodes, &[]);
+    for _ in 0..4 {
+        let status = Server::http(proxy.address, "GET /healthz", "", "").await.0;
+        assert!((502..=504).contains(&status), "{status}");
+    }
+    let _nodes = nodes.map(|node| Server::at(&node.to_string(), &[]));
+    let query = format!("?token={}", token("ada"));
+    let mut held = Vec::new();
+    soon("the first that is let in", async {
+        loop {
+            match Client::upgrade(&proxy, &query, &[]).await {
+                Ok(client) => return held.push(client),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    })
+    .await;
+    for n in 0..20 {
+        held.push(
+            Client::upgrade(&proxy, &query, &[]).await.unwrap_or_else(|e| panic!("{n}: {e}")),
+        );
+    }
+    for client in &mut held {
+        assert_eq!(client.next_type().await, "connected");
+    }
 }
 
 async fn without_any_node_event_streams_are_told_to_come_back(kind: Kind) {
