@@ -1,4 +1,4 @@
-//! How the reference server goes away and how it bounds who comes: the built program, real sockets.
+//! How the reference server goes away and whom it sends away: the built program, real sockets.
 
 mod support;
 
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{Client, Events, Server, soon, token};
+use tidings_redis_testing::{Options, Redis};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Error;
 
@@ -188,4 +189,36 @@ async fn a_herd_is_told_when_to_come_back() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn without_the_bus_an_event_stream_is_told_when_to_come_back() {
+    let mut redis = Redis::start(Options::default()).await;
+    let server = Server::with_flags(&["--bus", &redis.url()]);
+    redis.kill9();
+    let get = format!("GET /events?token={}", token("ada"));
+    soon("the lost bus", async {
+        while Server::http(server.address, "GET /readyz", "", "").await.0 == 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(Server::http(server.address, "GET /healthz", "", "").await.0, 200);
+    let (status, body) = Server::http(server.address, &get, "", "").await;
+    assert_eq!(status, 200);
+    assert!(body.starts_with("retry: ") && body.contains("\"code\":1013"), "{body}");
+    let by_status = "Tidings-Refusal: status\r\n";
+    assert_eq!(Server::http(server.address, &get, by_status, "").await.0, 503);
+    let query = format!("?token={}", token("ada"));
+    let mut client = Client::upgrade(&server, &query, &[]).await.expect("an upgrade");
+    assert_eq!(client.closed().await.0, 1013);
+
+    redis.restart().await;
+    soon("the bus", async {
+        while Server::http(server.address, "GET /readyz", "", "").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    Client::open(&server, &token("ada")).await;
 }
