@@ -11,25 +11,21 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use http::StatusCode;
 use tidings_bus_memory::MemoryBus;
 use tidings_core::{AllowAll, Anonymous, Hub, Message, Publication, RoomId, TenantId, Topic};
-use tidings_transport_ws::{WsConfig, tune};
+use tidings_transport_ws::WsConfig;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hub = Hub::builder(Arc::new(MemoryBus::default()), Arc::new(Anonymous), Arc::new(AllowAll));
-    let hub = hub.start().await?;
     let app = axum::Router::new()
         .route("/ws", get(websocket))
         .route("/rooms/{room}", post(publish))
-        .with_state(hub);
+        .with_state(hub.start().await?);
     let port: u16 = std::env::args().nth(1).map_or(Ok(8080), |port| port.parse())?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     println!("listening on ws://{}/ws", listener.local_addr()?);
-    // An untuned connection works as well, only slower.
-    let listener = listener.tap_io(|socket| drop(tune(socket)));
     Ok(axum::serve(listener, app).await?)
 }
 

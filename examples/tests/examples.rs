@@ -112,6 +112,15 @@ async fn quickstart_publishes_to_those_in_the_room() {
     assert_eq!(server.http("POST", "/rooms/lobby", "", "not JSON").await.0, 400);
 }
 
+#[test]
+fn the_readme_shows_the_quickstart() {
+    let (readme, example) =
+        (include_str!("../../README.md"), include_str!("../examples/quickstart.rs"));
+    let (_, code) = example.split_once("#[tokio::main]").expect("a program");
+    assert!(readme.contains(&format!("```rust\n#[tokio::main]{code}```\n")), "they differ");
+    assert!(code.lines().count() <= 30, "it is about 30 lines");
+}
+
 #[tokio::test]
 async fn axum_takes_the_user_of_the_applications_session() {
     let server = Server::start("axum").await;
