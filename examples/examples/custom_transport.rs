@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::json;
 use tidings_bus_memory::MemoryBus;
 use tidings_core::{
@@ -17,7 +17,7 @@ use tidings_core::{
     FrameWriter, Framing, Hub, Message, Outgoing, Publication, ReadError, TenantId, Topic,
     Transport, TransportInfo, encode_json,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -39,8 +39,8 @@ impl Transport for Lines {
 
     fn split(self) -> (LineReader, LineWriter) {
         let (read, write) = self.stream.into_split();
-        let reader = LineReader { read, max_bytes: self.max_bytes, buffer: BytesMut::new() };
-        (reader, LineWriter(write))
+        let (read, line) = (BufReader::new(read), Vec::new());
+        (LineReader { read, max_bytes: self.max_bytes, line }, LineWriter(write))
     }
 }
 
@@ -52,37 +52,31 @@ fn line(message: &Outgoing) -> Bytes {
 }
 
 struct LineReader {
-    read: OwnedReadHalf,
+    read: BufReader<OwnedReadHalf>,
     max_bytes: usize,
-    /// Read and not yet handed out. It is a field, so that a dropped `next` loses nothing.
-    buffer: BytesMut,
+    /// What has been read of a line. It is a field, so that a dropped `next` loses nothing.
+    line: Vec<u8>,
 }
 
 impl FrameReader for LineReader {
     async fn next(&mut self) -> Option<Result<Frame, ReadError>> {
-        let mut searched = 0;
-        loop {
-            let end = self.buffer[searched..].iter().position(|byte| *byte == b'\n');
-            let end = end.map(|end| searched + end);
-            if end.unwrap_or(self.buffer.len()) > self.max_bytes {
-                return Some(Err(ReadError::TooBig));
-            }
-            if let Some(end) = end {
-                let line = self.buffer.split_to(end + 1).freeze();
-                return Some(match std::str::from_utf8(&line) {
-                    Err(_) => Err(ReadError::NotUtf8),
-                    Ok(text) if text.trim().is_empty() => Ok(Frame::Alive),
-                    Ok(_) => Ok(Frame::Message(line.slice(..end))),
-                });
-            }
-            searched = self.buffer.len();
-            match self.read.read_buf(&mut self.buffer).await {
-                Ok(0) if self.buffer.is_empty() => return None,
-                Ok(0) => return Some(Err(ReadError::Protocol("the last line has no end"))),
-                Ok(_) => {}
-                Err(error) => return Some(Err(ReadError::Io(error))),
-            }
-        }
+        let room = (self.max_bytes + 1 - self.line.len()) as u64;
+        let read = (&mut self.read).take(room).read_until(b'\n', &mut self.line).await;
+        let Some(text) = self.line.strip_suffix(b"\n") else {
+            return match read {
+                Err(error) => Some(Err(ReadError::Io(error))),
+                Ok(_) if self.line.is_empty() => None,
+                Ok(_) if self.line.len() > self.max_bytes => Some(Err(ReadError::TooBig)),
+                Ok(_) => Some(Err(ReadError::Protocol("the last line has no end"))),
+            };
+        };
+        let frame = match std::str::from_utf8(text) {
+            Err(_) => Err(ReadError::NotUtf8),
+            Ok(text) if text.trim().is_empty() => Ok(Frame::Alive),
+            Ok(_) => Ok(Frame::Message(Bytes::copy_from_slice(text))),
+        };
+        self.line.clear();
+        Some(frame)
     }
 }
 
