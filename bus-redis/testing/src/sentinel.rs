@@ -83,7 +83,8 @@ impl Redis {
 
     /// Whether it is a replica that has its primary's data and hears from it.
     pub async fn is_linked(&self) -> bool {
-        let info = self.info("replication").await;
-        info.get("master_link_status").is_some_and(|status| status == "up")
+        // A Sentinel that demotes a server cuts its connections, also ours.
+        let info = self.try_cli(&["INFO", "replication"]).await;
+        matches!(info, Ok(Reply::Text(text)) if text.contains("master_link_status:up"))
     }
 }

@@ -7,6 +7,7 @@
 mod buses;
 mod client;
 mod errors;
+mod failover;
 mod many;
 mod network;
 mod restart;
