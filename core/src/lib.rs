@@ -12,6 +12,7 @@ mod bucket;
 mod bus;
 mod close;
 mod codec;
+mod cursor;
 mod id;
 mod interest;
 mod limits;
@@ -37,6 +38,7 @@ pub use bus::{
 };
 pub use close::CloseReason;
 pub use codec::{ClientMessage, CorrelationId, DecodeError, decode, encode_json, push_payload};
+pub use cursor::{CursorError, CursorKey, Mark};
 pub use id::{ClientId, NameError, NodeId, RoomId, TenantId, UserId};
 pub use interest::{Command, Interest};
 pub use limits::{Limits, LimitsError};

@@ -1,0 +1,183 @@
+//! The cursor: one opaque string that says how far every topic of a connection has been delivered.
+//!
+//! It holds a [`Mark`] per partition and a signature over the marks and the tenant, so that it can
+//! be neither changed nor carried into another tenant. Layout: a version byte, per partition four bytes that stand
+//! for the epoch and the clock as LEB128, eight bytes of SipHash-2-4; all in base64url without padding.
+
+use std::hash::Hasher as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use siphasher::sip::SipHasher24;
+
+use crate::TenantId;
+
+/// How far one partition has been delivered: everything up to this clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    epoch: u32,
+    /// The clock of the last message that is covered.
+    pub clock: u64,
+}
+
+impl Mark {
+    /// A place in an epoch. Of the epoch 32 bits are kept, enough to tell two random ones apart.
+    pub fn new(epoch: u64, clock: u64) -> Self {
+        Self { epoch: fold(epoch), clock }
+    }
+
+    /// Whether this is a place in that epoch.
+    pub fn is_of(self, epoch: u64) -> bool {
+        self.epoch == fold(epoch)
+    }
+}
+
+fn fold(epoch: u64) -> u32 {
+    (epoch ^ (epoch >> 32)) as u32
+}
+
+/// What signs and reads cursors; the same on all nodes of a bus.
+#[derive(Clone)]
+pub struct CursorKey(SipHasher24);
+
+impl std::fmt::Debug for CursorKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CursorKey")
+    }
+}
+
+/// The text is no cursor of this tenant on this bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no cursor of this tenant")]
+pub struct CursorError;
+
+impl CursorKey {
+    /// A signer with a secret.
+    pub fn new(secret: &[u8; 16]) -> Self {
+        Self(SipHasher24::new_with_key(secret))
+    }
+
+    /// Writes marks, one per partition, as a cursor of a tenant.
+    pub fn write(&self, tenant: &TenantId, marks: &[Mark]) -> String {
+        let mut bytes = Vec::with_capacity(16 + 8 * marks.len());
+        bytes.push(VERSION);
+        for mark in marks {
+            bytes.extend(mark.epoch.to_le_bytes());
+            push_number(&mut bytes, mark.clock);
+        }
+        let signature = self.sign(tenant, &bytes);
+        bytes.extend(signature);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads a cursor that a client presents.
+    ///
+    /// # Errors
+    /// [`CursorError`] when it was not written by this key for this tenant.
+    pub fn read(&self, tenant: &TenantId, text: &str) -> Result<Vec<Mark>, CursorError> {
+        if text.len() > LONGEST {
+            return Err(CursorError);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?;
+        let (signed, signature) = bytes.split_last_chunk::<8>().ok_or(CursorError)?;
+        if self.sign(tenant, signed) != *signature {
+            return Err(CursorError);
+        }
+        let mut rest = signed.strip_prefix(&[VERSION]).ok_or(CursorError)?;
+        let mut marks = Vec::new();
+        while let Some((epoch, after)) = rest.split_first_chunk::<4>() {
+            let (clock, after) = take_number(after).ok_or(CursorError)?;
+            marks.push(Mark { epoch: u32::from_le_bytes(*epoch), clock });
+            rest = after;
+        }
+        if rest.is_empty() { Ok(marks) } else { Err(CursorError) }
+    }
+
+    fn sign(&self, tenant: &TenantId, bytes: &[u8]) -> [u8; 8] {
+        let mut hasher = self.0;
+        hasher.write(bytes);
+        // A byte that no name holds keeps the default tenant apart from every named one.
+        hasher.write(&[0]);
+        hasher.write(tenant.name().map_or(&[0], str::as_bytes));
+        hasher.finish().to_le_bytes()
+    }
+}
+
+fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut number = 0;
+    for (place, &byte) in bytes.iter().enumerate().take(10) {
+        number |= u64::from(byte & 0x7f).checked_shl(7 * place as u32)?;
+        if byte < 0x80 {
+            return Some((number, &bytes[place + 1..]));
+        }
+    }
+    None
+}
+
+const VERSION: u8 = 1;
+/// Longest text that is looked at: more than 16 partitions ever take.
+const LONGEST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> CursorKey {
+        CursorKey::new(&[7; 16])
+    }
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).expect("a name")
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_back_as_written(marks in prop::collection::vec((any::<u64>(), any::<u64>()), 0..16)) {
+            let marks: Vec<_> = marks.iter().map(|&(epoch, clock)| Mark::new(epoch, clock)).collect();
+            let text = key().write(&tenant("t"), &marks);
+            prop_assert_eq!(key().read(&tenant("t"), &text), Ok(marks));
+        }
+
+        #[test]
+        fn a_changed_cursor_is_refused(place in 0usize..26, letter in "[A-Za-z0-9_-]") {
+            let text = key().write(&TenantId::default(), &[Mark::new(3, 5), Mark::new(4, 6)]);
+            let mut other = text.clone();
+            other.replace_range(place..=place, &letter);
+            prop_assume!(other != text);
+            prop_assert_eq!(key().read(&TenantId::default(), &other), Err(CursorError));
+        }
+
+        #[test]
+        fn garbage_is_refused(text in ".{0,40}") {
+            prop_assert_eq!(key().read(&TenantId::default(), &text), Err(CursorError));
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_good_for_its_tenant_and_key_alone() {
+        let text = key().write(&tenant("a"), &[Mark::new(1, 2)]);
+        assert!(key().read(&tenant("b"), &text).is_err());
+        assert!(key().read(&TenantId::default(), &text).is_err());
+        assert!(CursorKey::new(&[8; 16]).read(&tenant("a"), &text).is_err());
+    }
+
+    #[test]
+    fn one_partition_takes_few_bytes() {
+        assert_eq!(key().write(&TenantId::default(), &[Mark::new(u64::MAX, 1_000_000)]).len(), 22);
+    }
+
+    #[test]
+    fn a_mark_knows_its_epoch() {
+        assert!(Mark::new(9, 1).is_of(9) && !Mark::new(9, 1).is_of(10));
+    }
+}
