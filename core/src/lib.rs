@@ -18,6 +18,7 @@ mod interest;
 mod limits;
 mod message;
 mod outgoing;
+mod positions;
 mod publication;
 mod router;
 #[cfg(feature = "runtime")]
@@ -44,6 +45,7 @@ pub use interest::{Command, Interest};
 pub use limits::{Limits, LimitsError};
 pub use message::{Message, MessageError, MessageType, Payload};
 pub use outgoing::{ErrorCode, GapReason, Outgoing};
+pub use positions::{Ask, Positions, Question, Step};
 pub use publication::{
     Delivery, Except, IDEMPOTENCY_WINDOW, Position, Publication, Receipt, Retention,
 };
