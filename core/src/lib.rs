@@ -20,6 +20,7 @@ mod message;
 mod outgoing;
 mod positions;
 mod publication;
+mod resume;
 mod router;
 #[cfg(feature = "runtime")]
 mod runtime;
@@ -49,6 +50,7 @@ pub use positions::{Ask, Positions, Question, Step};
 pub use publication::{
     Delivery, Except, IDEMPOTENCY_WINDOW, Position, Publication, Receipt, Retention,
 };
+pub use resume::{EpochChanged, Replay, Resume};
 pub use router::{Change, ConnectionKey, Router};
 pub use session::{Effect, Input, JoinRequest, Now, Operation, Outcome, Session};
 pub use topic::{Scope, Topic};

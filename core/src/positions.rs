@@ -35,8 +35,8 @@ pub struct Positions {
 pub enum Step {
     /// Hand this to the members of its topic. The marks are the cursor that goes with it.
     Deliver(Delivery, Box<[Mark]>),
-    /// Tell the members of a topic that something may be missing.
-    Gap(Topic, GapReason),
+    /// Tell the members of a topic that something may be missing. With the epoch that holds from here on.
+    Gap(Topic, GapReason, u64),
     /// The topic's place is known: whoever waits for it may join.
     Ready(Topic),
 }
@@ -265,7 +265,7 @@ impl Positions {
         }
         track.to_read = false;
         if !page.whole {
-            steps.push(Step::Gap(topic.clone(), GapReason::Trimmed));
+            steps.push(Step::Gap(topic.clone(), GapReason::Trimmed, page.epoch));
         }
         let more = page.more && !page.deliveries.is_empty();
         for delivery in page.deliveries {
@@ -282,7 +282,7 @@ impl Positions {
             // The bus has not kept what it delivered. Whole or not, this is a hole.
             track.last = Some(Top { offset: ask.upto, clock: page.clock.max(last.clock) });
             if page.whole {
-                steps.push(Step::Gap(topic.clone(), GapReason::Outage));
+                steps.push(Step::Gap(topic.clone(), GapReason::Outage, page.epoch));
             }
         }
         if track.missing > track.last.map(|last| last.offset) {
@@ -335,7 +335,7 @@ impl Positions {
     ) {
         let Some(track) = self.tracks.get_mut(topic).filter(|t| t.serial == serial) else { return };
         track.to_look = false;
-        let link = self.partitions[usize::from(track.partition)].link;
+        let Partition { link, epoch, .. } = self.partitions[usize::from(track.partition)];
         match track.last {
             _ if !track.subscribed => {}
             None if ask.link != link => look(track, topic, &mut self.partitions),
@@ -347,7 +347,7 @@ impl Positions {
                 };
                 track.last = Some(early.map_or(top, before));
                 if let Some(reason) = track.gap.take() {
-                    steps.push(Step::Gap(topic.clone(), reason));
+                    steps.push(Step::Gap(topic.clone(), reason, epoch));
                 }
                 steps.push(Step::Ready(topic.clone()));
                 match early {

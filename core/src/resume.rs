@@ -1,0 +1,216 @@
+//! What a connection has missed, pulled from the history instead of pushed: the replay before it goes live.
+//!
+//! The pages of a partition's topics are merged by clock, so that each replayed message again carries a true cursor:
+//! everything up to its clock, in every topic of the connection, has been sent. A topic that was read to its end
+//! is whole up to the clock of that reading, and nothing later is sent before it is read again.
+//!
+//! It reads nothing itself: [`wants`](Resume::wants) says which topics to read after which clock.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{Delivery, GapReason, HistoryPage, Mark, Topic};
+
+/// The machine: the topics of one connection on their way from a cursor to the present.
+///
+/// Order of calls: [`add`](Self::add) topics; answer each of [`wants`](Self::wants) with [`page`](Self::page); send
+/// what [`take`](Self::take) gives; once [`is_level`](Self::is_level), what is dispatched from then on may be sent.
+#[derive(Debug, Default)]
+pub struct Resume {
+    /// Where the connection stands in each partition.
+    marks: Vec<Mark>,
+    epochs: Vec<Option<u64>>,
+    topics: BTreeMap<Topic, Pull>,
+}
+
+#[derive(Debug)]
+struct Pull {
+    partition: usize,
+    from: Mark,
+    /// Everything up to here was read.
+    read_to: u64,
+    /// What was read and not yet sent.
+    waiting: VecDeque<Delivery>,
+    gap: Option<GapReason>,
+    /// It was read at least once since it was added.
+    proven: bool,
+    /// It was read to its end.
+    ended: bool,
+    asked: bool,
+}
+
+/// What to send next.
+#[derive(Debug, PartialEq)]
+pub enum Replay {
+    /// Something may be missing in the topic.
+    Gap(Topic, GapReason),
+    /// A message that was missed, and the cursor that goes with it.
+    Deliver(Delivery, Box<[Mark]>),
+}
+
+/// The store lost what it kept while it was being read. The connection has to begin anew from its last cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store changed during a replay")]
+pub struct EpochChanged;
+
+impl Resume {
+    /// A connection that stands at these marks, one per partition.
+    pub fn new(marks: impl Into<Vec<Mark>>) -> Self {
+        let marks = marks.into();
+        Self { epochs: vec![None; marks.len()], marks, topics: BTreeMap::new() }
+    }
+
+    /// Has a topic replayed after a mark.
+    pub fn add(&mut self, topic: Topic, partition: u16, from: Mark) {
+        let partition = usize::from(partition);
+        // Within a replay the epoch is known; the clock of another one says nothing in it.
+        let is_old = self.epochs[partition].is_some_and(|epoch| !from.is_of(epoch));
+        let pull = Pull {
+            partition,
+            from,
+            read_to: if is_old { 0 } else { from.clock },
+            waiting: VecDeque::new(),
+            gap: None,
+            proven: false,
+            ended: false,
+            asked: false,
+        };
+        self.topics.insert(topic, pull);
+    }
+
+    /// The connection has left a topic.
+    pub fn remove(&mut self, topic: &Topic) {
+        self.topics.remove(topic);
+    }
+
+    /// Which topics to read now, each after a clock. Each is asked once until its page is here or [`failed`](Self::failed).
+    pub fn wants(&mut self) -> Vec<(Topic, u64)> {
+        let mut wants = Vec::new();
+        for (topic, pull) in &mut self.topics {
+            if pull.waiting.is_empty() && !pull.ended && !pull.asked {
+                pull.asked = true;
+                wants.push((topic.clone(), pull.read_to));
+            }
+        }
+        wants
+    }
+
+    /// The page of a topic after the clock that was asked. A shared page may begin earlier.
+    ///
+    /// # Errors
+    /// [`EpochChanged`]: nothing more may be sent.
+    pub fn page(&mut self, topic: &Topic, page: &HistoryPage) -> Result<(), EpochChanged> {
+        let Some(pull) = self.topics.get_mut(topic) else { return Ok(()) };
+        pull.asked = false;
+        match &mut self.epochs[pull.partition] {
+            Some(epoch) if *epoch != page.epoch => return Err(EpochChanged),
+            epoch => *epoch = Some(page.epoch),
+        }
+        let is_first = !std::mem::replace(&mut pull.proven, true);
+        if is_first && (!pull.from.is_of(page.epoch) || page.clock < pull.from.clock) {
+            // What the cursor tells of is gone; what is kept is read from its beginning.
+            pull.gap = Some(GapReason::Epoch);
+            pull.from = Mark::new(page.epoch, 0);
+            pull.read_to = 0;
+            return Ok(());
+        }
+        if !page.whole && pull.gap.is_none() {
+            pull.gap = Some(GapReason::Trimmed);
+        }
+        let after = pull.read_to;
+        let clock = |delivery: &Delivery| delivery.position.map_or(0, |position| position.clock);
+        pull.waiting.extend(page.deliveries.iter().filter(|d| clock(d) > after).cloned());
+        let last = page.deliveries.last().filter(|_| page.more).map(clock);
+        pull.read_to = last.unwrap_or(page.clock).max(after);
+        pull.ended = last.is_none();
+        Ok(())
+    }
+
+    /// A topic could not be read; it is wanted again.
+    pub fn failed(&mut self, topic: &Topic) {
+        if let Some(pull) = self.topics.get_mut(topic) {
+            pull.asked = false;
+        }
+    }
+
+    /// Whether every topic has been read at least once, so that it can be said what is recovered.
+    pub fn is_proven(&self) -> bool {
+        self.topics.values().all(|pull| pull.proven && (pull.ended || !pull.waiting.is_empty()))
+    }
+
+    /// Whether nothing is known to be missing in a topic, or in any. To be asked before [`take`](Self::take) told the gaps.
+    pub fn is_recovered(&self, topic: Option<&Topic>) -> bool {
+        match topic {
+            Some(topic) => self.topics.get(topic).is_some_and(|pull| pull.gap.is_none()),
+            None => self.topics.values().all(|pull| pull.gap.is_none()),
+        }
+    }
+
+    /// The cursor: everything up to here has been sent.
+    pub fn marks(&self) -> Box<[Mark]> {
+        let mut marks = self.marks.clone();
+        for (number, mark) in marks.iter_mut().enumerate() {
+            let topics = self.topics.values().filter(|pull| pull.partition == number);
+            if let (Some(epoch), Some(clock)) =
+                (self.epochs[number], topics.map(Pull::whole_to).min())
+            {
+                *mark = Mark::new(epoch, clock);
+            }
+        }
+        marks.into()
+    }
+
+    /// What is to be sent next; `None` when it must first be read, or nothing is left.
+    pub fn take(&mut self) -> Option<Replay> {
+        if let Some((topic, pull)) = self.topics.iter_mut().find(|(_, pull)| pull.gap.is_some()) {
+            return Some(Replay::Gap(topic.clone(), pull.gap.take()?));
+        }
+        for number in 0..self.marks.len() {
+            let in_it = || self.topics.iter().filter(|(_, pull)| pull.partition == number);
+            let first = in_it().filter_map(|(topic, pull)| Some((pull.front()?, topic))).min();
+            let Some((clock, topic)) = first else { continue };
+            let ready = in_it().all(|(_, pull)| pull.front().is_some() || pull.read_to >= clock);
+            if ready {
+                let topic = topic.clone();
+                let delivery = self.topics.get_mut(&topic)?.waiting.pop_front()?;
+                return Some(Replay::Deliver(delivery, self.marks()));
+            }
+            // A topic that had ended before this was published has to be read again.
+            for pull in self.topics.values_mut().filter(|p| p.partition == number) {
+                if pull.front().is_none() && pull.read_to < clock {
+                    pull.ended = false;
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether all was read to its end and sent.
+    pub fn is_level(&self) -> bool {
+        self.topics.values().all(|p| p.proven && p.ended && p.waiting.is_empty() && p.gap.is_none())
+    }
+
+    /// Has all topics read once more.
+    pub fn again(&mut self) {
+        for pull in self.topics.values_mut() {
+            pull.ended = false;
+        }
+    }
+
+    /// What of each topic has been sent: the partition's epoch, and the clock up to which the topic was read.
+    pub fn floors(&self) -> impl Iterator<Item = (&Topic, u64, u64)> {
+        self.topics
+            .iter()
+            .filter_map(|(topic, pull)| Some((topic, self.epochs[pull.partition]?, pull.read_to)))
+    }
+}
+
+impl Pull {
+    fn front(&self) -> Option<u64> {
+        self.waiting.front().and_then(|d| d.position).map(|position| position.clock)
+    }
+
+    /// The clock up to which everything of the topic has been sent.
+    fn whole_to(&self) -> u64 {
+        self.front().map_or(self.read_to, |clock| clock.saturating_sub(1))
+    }
+}
