@@ -17,7 +17,9 @@ mod id;
 mod interest;
 mod limits;
 mod message;
+mod options;
 mod outgoing;
+mod pattern;
 mod positions;
 mod publication;
 mod resume;
@@ -45,7 +47,9 @@ pub use id::{ClientId, NameError, NodeId, RoomId, TenantId, UserId};
 pub use interest::{Command, Interest};
 pub use limits::{Limits, LimitsError};
 pub use message::{Message, MessageError, MessageType, Payload};
+pub use options::{SlowPolicy, TopicOptions, TopicRules};
 pub use outgoing::{ErrorCode, GapReason, Outgoing};
+pub use pattern::Pattern;
 pub use positions::{Ask, Positions, Question, Step};
 pub use publication::{
     Delivery, Except, IDEMPOTENCY_WINDOW, Position, Publication, Receipt, Retention,

@@ -1,8 +1,7 @@
 //! What a connection has missed, pulled from the history instead of pushed: the replay before it goes live.
 //!
-//! The pages of a partition's topics are merged by clock, so that each replayed message again carries a true cursor:
-//! everything up to its clock, in every topic of the connection, has been sent. A topic that was read to its end
-//! is whole up to the clock of that reading, and nothing later is sent before it is read again.
+//! The pages of its topics are merged by clock, so that each replayed message again carries a true cursor that
+//! rises: everything up to it, in every topic of the connection, has been sent.
 //!
 //! It reads nothing itself: [`wants`](Resume::wants) says which topics to read after which clock.
 
@@ -164,24 +163,11 @@ impl Resume {
         if let Some((topic, pull)) = self.topics.iter_mut().find(|(_, pull)| pull.gap.is_some()) {
             return Some(Replay::Gap(topic.clone(), pull.gap.take()?));
         }
-        for number in 0..self.marks.len() {
-            let in_it = || self.topics.iter().filter(|(_, pull)| pull.partition == number);
-            let first = in_it().filter_map(|(topic, pull)| Some((pull.front()?, topic))).min();
-            let Some((clock, topic)) = first else { continue };
-            let ready = in_it().all(|(_, pull)| pull.front().is_some() || pull.read_to >= clock);
-            if ready {
-                let topic = topic.clone();
-                let delivery = self.topics.get_mut(&topic)?.waiting.pop_front()?;
-                return Some(Replay::Deliver(delivery, self.marks()));
-            }
-            // A topic that had ended before this was published has to be read again.
-            for pull in self.topics.values_mut().filter(|p| p.partition == number) {
-                if pull.front().is_none() && pull.read_to < clock {
-                    pull.ended = false;
-                }
-            }
-        }
-        None
+        // The oldest first, so that the cursor rises; partitions have clocks of their own and take turns.
+        let fronts = self.topics.iter().filter_map(|(topic, pull)| Some((pull.front()?, topic)));
+        let topic = fronts.min()?.1.clone();
+        let delivery = self.topics.get_mut(&topic)?.waiting.pop_front()?;
+        Some(Replay::Deliver(delivery, self.marks()))
     }
 
     /// Whether all was read to its end and sent.

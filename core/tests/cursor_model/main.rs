@@ -85,19 +85,19 @@ fn script(world: World) -> impl Strategy<Value = Vec<Op>> {
     let (node, client, few) = (0usize..2, 0usize..4, 1usize..4);
     let lossy = move |op| if world == World::Lossy { op } else { Op::Publish(0) };
     let op = prop_oneof![
-        80 => (0..log::TOPICS).prop_map(Op::Publish),
-        30 => node.clone().prop_map(Op::Deliver),
+        40 => (0..log::TOPICS).prop_map(Op::Publish),
+        60 => node.clone().prop_map(Op::Deliver),
         4 => node.clone().prop_map(Op::Die),
         15 => node.clone().prop_map(Op::Connect),
         5 => node.clone().prop_map(Op::Look),
         15 => (node.clone(), 0usize..64).prop_map(|(node, which)| Op::Read(node, which)),
         15 => (node.clone(), 0usize..64).prop_map(|(node, which)| Op::Answer(node, which)),
-        30 => (node, 0usize..2).prop_map(|(node, which)| Op::Shard(node, which)),
+        80 => (node, 0usize..2).prop_map(|(node, which)| Op::Shard(node, which)),
         4 => (0..log::TOPICS).prop_map(move |topic| lossy(Op::Trim(topic))),
         2 => Just(lossy(Op::Flush)),
         6 => client.clone().prop_map(Op::Cut),
         8 => (client.clone(), 0usize..5).prop_map(|(client, which)| Op::Join(client, which)),
-        40 => (client.clone(), few.clone()).prop_map(|(client, few)| Op::GoOn(client, few)),
+        50 => (client.clone(), few.clone()).prop_map(|(client, few)| Op::GoOn(client, few)),
         30 => (client, few).prop_map(|(client, few)| Op::Receive(client, few)),
     ];
     prop::collection::vec(op, 50..400)
