@@ -39,6 +39,9 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// How long a token is good beyond its `exp`; 5 s. Then the client is closed with 4001.
     pub token_leeway: Duration,
+    /// Time between two looks at the tops of all topics that are kept; 30 s. A message that a link lost, with none
+    /// after it, is found by then.
+    pub history_check: Duration,
     /// Most bytes that wait for one shard; 8 MiB. Beyond it the bus is read no further until the shard
     /// caught up; members lose nothing.
     pub inbox_bytes: usize,
@@ -60,6 +63,7 @@ impl Default for Limits {
             accept_burst: 10_000,
             connections_per_user: 100,
             token_leeway: Duration::from_secs(5),
+            history_check: Duration::from_secs(30),
             inbox_bytes: 8 * 1024 * 1024,
         }
     }
@@ -85,6 +89,7 @@ impl Limits {
             "accept_burst" => self.accept_burst = number(name, value)?,
             "connections_per_user" => self.connections_per_user = number(name, value)?,
             "token_leeway" => self.token_leeway = seconds_or_zero(name, value)?,
+            "history_check" => self.history_check = seconds(name, value)?,
             "inbox_bytes" => self.inbox_bytes = size(name, value)?,
             _ => return Err(LimitsError::Unknown(name.to_owned())),
         }

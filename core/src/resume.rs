@@ -76,6 +76,11 @@ impl Resume {
         self.topics.insert(topic, pull);
     }
 
+    /// Whether a topic is among those that are replayed.
+    pub fn has(&self, topic: &Topic) -> bool {
+        self.topics.contains_key(topic)
+    }
+
     /// The connection has left a topic.
     pub fn remove(&mut self, topic: &Topic) {
         self.topics.remove(topic);
@@ -93,11 +98,11 @@ impl Resume {
         wants
     }
 
-    /// The page of a topic after the clock that was asked. A shared page may begin earlier.
+    /// The page of a topic after the clock that was asked.
     ///
     /// # Errors
     /// [`EpochChanged`]: nothing more may be sent.
-    pub fn page(&mut self, topic: &Topic, page: &HistoryPage) -> Result<(), EpochChanged> {
+    pub fn page(&mut self, topic: &Topic, page: HistoryPage) -> Result<(), EpochChanged> {
         let Some(pull) = self.topics.get_mut(topic) else { return Ok(()) };
         pull.asked = false;
         match &mut self.epochs[pull.partition] {
@@ -117,8 +122,8 @@ impl Resume {
         }
         let after = pull.read_to;
         let clock = |delivery: &Delivery| delivery.position.map_or(0, |position| position.clock);
-        pull.waiting.extend(page.deliveries.iter().filter(|d| clock(d) > after).cloned());
         let last = page.deliveries.last().filter(|_| page.more).map(clock);
+        pull.waiting.extend(page.deliveries.into_iter().filter(|d| clock(d) > after));
         pull.read_to = last.unwrap_or(page.clock).max(after);
         pull.ended = last.is_none();
         Ok(())
@@ -129,6 +134,11 @@ impl Resume {
         if let Some(pull) = self.topics.get_mut(topic) {
             pull.asked = false;
         }
+    }
+
+    /// Forgets what was asked and not answered; it is wanted again.
+    pub fn unask(&mut self) {
+        self.topics.values_mut().for_each(|pull| pull.asked = false);
     }
 
     /// Whether every topic has been read at least once, so that it can be said what is recovered.

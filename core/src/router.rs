@@ -157,6 +157,12 @@ impl<T> Router<T> {
         self.connection(key).map(|connection| &connection.value)
     }
 
+    /// What is kept of a connection, to change it.
+    pub fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut T> {
+        let connection = self.connections.get_mut(key.slot)?;
+        (connection.generation == key.generation).then_some(&mut connection.value)
+    }
+
     /// What is kept of the connection in a slot.
     pub fn at(&self, slot: u32) -> Option<&T> {
         self.connections.get(slot).map(|connection| &connection.value)

@@ -1,24 +1,34 @@
 //! The node's one order: merges the links' deliveries into one sequence and hands each to the shards
 //! that have members. It knows which shards want which topic, never which connections.
+//!
+//! What is kept goes through [`Positions`], which says what to dispatch, what is missing and has to be read, and
+//! the cursor behind each message.
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::barrier::Barrier;
 use super::command::Commands;
 use super::link::{Link, LinkEvent};
-use super::shard::{Routed, ShardHandle};
-use crate::{Bus, Delivery, Topic};
+use super::reads::{Answer, Reads};
+use super::routed::Routed;
+use super::shard::ShardHandle;
+use crate::{
+    Ask, Bus, BusError, CursorKey, Delivery, GapReason, Mark, Positions, Step, Topic, TopicRules,
+};
 
 /// What shards and connections ask of the dispatcher.
 #[derive(Debug)]
 pub(crate) enum Wish {
-    /// A connection of the shard will be in these topics; answered once all are subscribed. Answers
-    /// how many connections were in the first of them before.
+    /// A connection of the shard will be in these topics; answered once all are subscribed, and the places of
+    /// those that are kept are known. Answers how many connections were in the first of them before.
     Want { topics: Vec<Topic>, shard: usize, answer: oneshot::Sender<Result<usize, BusAway>> },
     /// A connection of the shard is no longer in this topic.
     Drop { topic: Topic, shard: usize },
@@ -35,10 +45,34 @@ pub(crate) struct Dispatcher {
     commands: Arc<Commands>,
     topics: HashMap<Topic, Entry>,
     wishes: mpsc::UnboundedReceiver<Wish>,
-    /// Topics in which something may have been missed since a link was lost.
+    /// Topics that are not kept in which something may have been missed since a link was lost.
     suspects: HashSet<Topic>,
+    kept: Option<Kept>,
     up: Arc<AtomicBool>,
     inbox_bytes: usize,
+}
+
+/// What there is besides when the bus keeps a history.
+pub(crate) struct Kept {
+    pub(crate) positions: Positions,
+    pub(crate) rules: Arc<TopicRules>,
+    pub(crate) key: CursorKey,
+    reads: Reads,
+    looks: Interval,
+}
+
+impl Kept {
+    pub(crate) fn new(
+        bus: Arc<dyn Bus>,
+        positions: Positions,
+        rules: Arc<TopicRules>,
+        key: CursorKey,
+        look_every: Duration,
+    ) -> Self {
+        let mut looks = interval(look_every);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { positions, rules, key, reads: Reads::new(bus), looks }
+    }
 }
 
 #[derive(Default)]
@@ -48,70 +82,54 @@ struct Entry {
     waiting: Vec<Arc<Barrier>>,
 }
 
-/// Answers a wish when the last of its topics is subscribed, or at once when one cannot be.
-struct Barrier {
-    left: AtomicUsize,
-    before: usize,
-    answer: std::sync::Mutex<Option<oneshot::Sender<Result<usize, BusAway>>>>,
-}
-
-impl Barrier {
-    fn pass(&self) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.answer(Ok(self.before));
-        }
-    }
-
-    fn answer(&self, result: Result<usize, BusAway>) {
-        let answer = self.answer.lock().map(|mut a| a.take()).unwrap_or_default();
-        if let Some(answer) = answer {
-            let _ = answer.send(result);
-        }
-    }
-}
-
 impl Dispatcher {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the hub")]
     pub(crate) fn new(
         bus: Arc<dyn Bus>,
         links: Vec<Link>,
         shards: Vec<ShardHandle>,
         commands: Arc<Commands>,
         wishes: mpsc::UnboundedReceiver<Wish>,
+        kept: Option<Kept>,
         up: Arc<AtomicBool>,
         inbox_bytes: usize,
     ) -> Self {
-        Self {
-            bus,
-            links,
-            shards,
-            commands,
-            topics: HashMap::new(),
-            wishes,
-            suspects: HashSet::new(),
-            up,
-            inbox_bytes,
-        }
+        let (topics, suspects) = (HashMap::new(), HashSet::new());
+        Self { bus, links, shards, commands, topics, wishes, suspects, kept, up, inbox_bytes }
     }
 
     /// Runs until every hub handle and shard is gone.
     pub(crate) async fn run(mut self) {
         loop {
             match self.next().await {
-                Some(Step::Wish(wish)) => self.wish(wish),
-                Some(Step::Link(event)) => self.link_event(event).await,
+                Some(Happened::Wish(wish)) => self.wish(wish),
+                Some(Happened::Link(partition, event)) => self.link_event(partition, event).await,
+                Some(Happened::Read(ask, answer)) => self.read(&ask, answer).await,
+                Some(Happened::Look) => {
+                    self.kept.iter_mut().for_each(|k| k.positions.look_at_all())
+                }
                 None => return,
             }
         }
     }
 
-    async fn next(&mut self) -> Option<Step> {
+    async fn next(&mut self) -> Option<Happened> {
         poll_fn(|cx| {
             if let Poll::Ready(wish) = self.wishes.poll_recv(cx) {
-                return Poll::Ready(wish.map(Step::Wish));
+                return Poll::Ready(wish.map(Happened::Wish));
             }
-            for link in &mut self.links {
+            // Answers are few; behind a busy link they would wait for ever.
+            if let Some(kept) = &mut self.kept {
+                if let Poll::Ready((ask, answer)) = kept.reads.poll(cx, &mut kept.positions) {
+                    return Poll::Ready(Some(Happened::Read(ask, answer)));
+                }
+                if kept.looks.poll_tick(cx).is_ready() {
+                    return Poll::Ready(Some(Happened::Look));
+                }
+            }
+            for (partition, link) in self.links.iter_mut().enumerate() {
                 if let Poll::Ready(event) = link.poll_event(cx) {
-                    return Poll::Ready(Some(Step::Link(event)));
+                    return Poll::Ready(Some(Happened::Link(partition as u16, event)));
                 }
             }
             Poll::Pending
@@ -133,31 +151,57 @@ impl Dispatcher {
         answer: oneshot::Sender<Result<usize, BusAway>>,
     ) {
         let mut away = false;
-        let barrier = Arc::new(Barrier {
-            // One more than the topics, passed below, so that it cannot be answered halfway through.
-            left: AtomicUsize::new(topics.len() + 1),
-            before: topics
-                .first()
-                .map_or(0, |t| self.topics.get(t).map_or(0, |e| e.counts.iter().sum())),
-            answer: std::sync::Mutex::new(Some(answer)),
-        });
+        let first = topics.first().and_then(|topic| self.topics.get(topic));
+        let before = first.map_or(0, |entry| entry.counts.iter().sum());
+        let barrier = Arc::new(Barrier::new(topics.len(), before, shard, answer));
         for topic in topics {
-            let link = &mut self.links[usize::from(self.bus.partition(topic))];
+            let partition = self.bus.partition(topic);
+            let link = &mut self.links[usize::from(partition)];
+            link.set(topic, true);
+            away |= !link.is_up();
+            let is_subscribed = link.is_subscribed(topic);
+            if let Some(kept) = self.kept.as_mut().filter(|k| k.rules.retention(topic).is_some()) {
+                let is_new = !self.topics.contains_key(topic);
+                kept.positions.want(topic, partition);
+                if is_new && is_subscribed {
+                    kept.positions.subscribed(topic);
+                }
+            }
             let entry = self.topics.entry(topic.clone()).or_default();
             entry.counts.resize(self.shards.len(), 0);
             entry.counts[shard] += 1;
-            link.set(topic, true);
-            away |= !link.is_up();
-            if link.is_subscribed(topic) {
-                barrier.pass();
-            } else {
+            if is_subscribed && self.is_ready(topic) {
+                self.pass(&barrier);
+            } else if let Some(entry) = self.topics.get_mut(topic) {
                 entry.waiting.push(barrier.clone());
             }
         }
         if away {
             barrier.answer(Err(BusAway));
         }
-        barrier.pass();
+        self.pass(&barrier);
+    }
+
+    /// One condition of a wish holds. Before the answer its shard learns where the node stands, so that what
+    /// the shard says next tells a cursor that is true and not older than the wish.
+    fn pass(&self, barrier: &Barrier) {
+        if barrier.pass() {
+            self.shards[barrier.shard].point(self.marks());
+            barrier.answer(Ok(barrier.before));
+        }
+    }
+
+    fn marks(&self) -> Box<[Mark]> {
+        self.kept.as_ref().map(|kept| kept.positions.marks()).unwrap_or_default()
+    }
+
+    /// Whether nothing but the subscription is needed to be in a topic.
+    fn is_ready(&self, topic: &Topic) -> bool {
+        self.kept_of(topic).is_none_or(|kept| kept.positions.is_ready(topic))
+    }
+
+    fn kept_of(&self, topic: &Topic) -> Option<&Kept> {
+        self.kept.as_ref().filter(|kept| kept.rules.retention(topic).is_some())
     }
 
     fn give_up(&mut self, topic: &Topic, shard: usize) {
@@ -166,13 +210,14 @@ impl Dispatcher {
         if entry.counts.iter().all(|&n| n == 0) {
             self.topics.remove(topic);
             self.suspects.remove(topic);
+            self.kept.iter_mut().for_each(|kept| kept.positions.forget(topic));
             self.links[usize::from(self.bus.partition(topic))].set(topic, false);
         }
     }
 
-    async fn link_event(&mut self, event: LinkEvent) {
+    async fn link_event(&mut self, partition: u16, event: LinkEvent) {
         match event {
-            LinkEvent::Delivery(delivery) => self.deliver(*delivery).await,
+            LinkEvent::Delivery(delivery) => self.delivered(partition, *delivery).await,
             LinkEvent::Subscribed(topics) => {
                 for topic in topics {
                     self.subscribed(&topic);
@@ -180,29 +225,39 @@ impl Dispatcher {
             }
             LinkEvent::Refused(topics) => self.refuse(&topics),
             LinkEvent::Up => self.up.store(self.links.iter().all(Link::is_up), Ordering::Release),
-            LinkEvent::Lost => {
-                self.up.store(false, Ordering::Release);
-                let lost: Vec<Topic> =
-                    self.topics.keys().filter(|t| !self.is_subscribed(t)).cloned().collect();
-                self.refuse(&lost);
-                self.suspects.extend(lost);
-            }
+            LinkEvent::Lost => self.lost(partition),
         }
     }
 
-    fn is_subscribed(&self, topic: &Topic) -> bool {
-        self.links[usize::from(self.bus.partition(topic))].is_subscribed(topic)
+    fn lost(&mut self, partition: u16) {
+        self.up.store(false, Ordering::Release);
+        let topics = self.topics.keys();
+        let lost: Vec<_> = topics.filter(|t| self.bus.partition(t) == partition).cloned().collect();
+        self.refuse(&lost);
+        self.kept.iter_mut().for_each(|kept| kept.positions.lost(partition));
+        self.suspects.extend(
+            lost.into_iter().filter(|t| {
+                self.kept.as_ref().is_none_or(|kept| kept.rules.retention(t).is_none())
+            }),
+        );
     }
 
     fn subscribed(&mut self, topic: &Topic) {
-        let Some(entry) = self.topics.get_mut(topic) else { return };
-        for barrier in std::mem::take(&mut entry.waiting) {
-            barrier.pass();
+        if let Some(kept) = self.kept.as_mut().filter(|k| k.rules.retention(topic).is_some()) {
+            kept.positions.subscribed(topic);
+        }
+        if self.is_ready(topic) {
+            self.ready(topic);
         }
         if self.suspects.remove(topic) {
-            for (shard, _) in self.shards.iter().zip(&entry.counts).filter(|(_, n)| **n > 0) {
-                shard.gap(topic.clone());
-            }
+            self.gap(topic, GapReason::Outage, 0);
+        }
+    }
+
+    fn ready(&mut self, topic: &Topic) {
+        let entry = self.topics.get_mut(topic);
+        for barrier in entry.map(|e| std::mem::take(&mut e.waiting)).unwrap_or_default() {
+            self.pass(&barrier);
         }
     }
 
@@ -215,12 +270,56 @@ impl Dispatcher {
         }
     }
 
-    async fn deliver(&mut self, delivery: Delivery) {
-        if self.commands.take(&delivery) {
+    fn gap(&self, topic: &Topic, reason: GapReason, epoch: u64) {
+        let counts = self.topics.get(topic).map_or(&[][..], |entry| &entry.counts);
+        for (shard, _) in self.shards.iter().zip(counts).filter(|(_, n)| **n > 0) {
+            shard.gap(topic.clone(), reason, epoch);
+        }
+    }
+
+    async fn delivered(&mut self, partition: u16, delivery: Delivery) {
+        if self.commands.take(&delivery) || !self.topics.contains_key(&delivery.topic) {
             return;
         }
+        match self.kept.as_mut().filter(|k| k.rules.retention(&delivery.topic).is_some()) {
+            None => self.dispatch(delivery, None).await,
+            Some(kept) => {
+                let mut steps = Vec::new();
+                kept.positions.delivered(partition, delivery, &mut steps);
+                self.carry_out(steps).await;
+            }
+        }
+    }
+
+    /// The history answered, or did not.
+    async fn read(&mut self, ask: &Ask, answer: Result<Answer, BusError>) {
+        let Some(kept) = &mut self.kept else { return };
+        let mut steps = Vec::new();
+        match answer {
+            Ok(Answer::Tops(tops)) => kept.positions.tops(ask, &tops, &mut steps),
+            Ok(Answer::Page(page)) => kept.positions.page(ask, page, &mut steps),
+            Err(_) => {
+                kept.positions.failed(ask);
+                kept.reads.pause();
+            }
+        }
+        self.carry_out(steps).await;
+    }
+
+    async fn carry_out(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Deliver(delivery, marks) => self.dispatch(delivery, Some(marks)).await,
+                Step::Gap(topic, reason, epoch) => self.gap(&topic, reason, epoch),
+                Step::Ready(topic) => self.ready(&topic),
+            }
+        }
+    }
+
+    async fn dispatch(&mut self, delivery: Delivery, marks: Option<Box<[Mark]>>) {
         let Some(entry) = self.topics.get(&delivery.topic) else { return };
-        let routed = Arc::new(Routed::new(delivery));
+        let key = self.kept.as_ref().map(|kept| &kept.key);
+        let routed = Arc::new(Routed::new(delivery, marks, key));
         for (shard, _) in self.shards.iter().zip(&entry.counts).filter(|(_, n)| **n > 0) {
             shard.deliver(routed.clone());
             // A shard never waits for a client, so this ends; meanwhile the link holds what comes.
@@ -229,7 +328,9 @@ impl Dispatcher {
     }
 }
 
-enum Step {
+enum Happened {
     Wish(Wish),
-    Link(LinkEvent),
+    Link(u16, LinkEvent),
+    Read(Ask, Result<Answer, BusError>),
+    Look,
 }

@@ -1,6 +1,5 @@
 //! A node's engine: what transports attach to and applications publish through.
 
-use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,26 +8,33 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::builder::HubBuilder;
 use super::clock;
 use super::command::Commands;
-use super::dispatcher::{BusAway, Dispatcher, Wish};
+use super::dispatcher::{BusAway, Wish};
 use super::gate::Gate;
-use super::handler::{Handler, NoHandler};
-use super::link::Link;
+use super::handler::Handler;
 use super::mailbox::SubmitError;
-use super::observer::{Event, Observer, Observing};
+use super::observer::{Event, Observing};
 use super::outbox::Outbox;
+use super::reader::Reader;
+use super::routed::Receiver;
 use super::serve::Attachment;
-use super::shard::{Shard, ShardHandle, Slot};
-use super::spawn::{client_id, spawn};
-use super::types::{
-    AttachError, ConnectOptions, PublishError, RoomInfo, StartError, Stats, UserInfo,
-};
+use super::shard::ShardHandle;
+use super::slot::Slot;
+use super::spawn::client_id;
+use super::types::{AttachError, ConnectOptions, PublishError};
 use crate::{
     Action, AuthError, Authenticator, Authorizer, Bus, BusError, ClientId, CloseReason,
-    ConnectRequest, ConnectionKey, Denied, GapReason, Identity, Limits, NodeId, Outgoing,
-    Publication, Receipt, RoomId, Scope, TenantId, Topic, TransportInfo, UserId,
+    ConnectRequest, ConnectionKey, CursorKey, Denied, Identity, Limits, Mark, NodeId, Outgoing,
+    Publication, Receipt, Topic, TopicRules, TransportInfo,
 };
+
+/// How connections use the history.
+pub(crate) struct KeptHistory {
+    pub(crate) key: CursorKey,
+    pub(crate) reader: Arc<Reader>,
+}
 
 /// One node. Cloning it gives another handle to the same node.
 #[derive(Clone)]
@@ -44,10 +50,13 @@ pub(crate) struct Inner {
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) wishes: mpsc::UnboundedSender<Wish>,
     pub(crate) commands: Arc<Commands>,
-    node: NodeId,
-    framings: Mutex<Vec<&'static str>>,
-    next_shard: AtomicUsize,
-    bus_up: Arc<AtomicBool>,
+    pub(super) node: NodeId,
+    pub(super) framings: Mutex<Vec<&'static str>>,
+    pub(super) next_shard: AtomicUsize,
+    pub(super) bus_up: Arc<AtomicBool>,
+    pub(crate) rules: Arc<TopicRules>,
+    /// What there is when the bus keeps a history.
+    pub(crate) kept: Option<KeptHistory>,
     pub(crate) draining: AtomicBool,
     pub(crate) gate: Mutex<Gate>,
 }
@@ -58,105 +67,6 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// Puts a hub together.
-#[derive(Debug)]
-pub struct HubBuilder {
-    bus: Arc<dyn Bus>,
-    authenticator: Arc<dyn Authenticator>,
-    authorizer: Arc<dyn Authorizer>,
-    handler: Arc<dyn Handler>,
-    limits: Limits,
-    observer: Observing,
-    shards: usize,
-    node: Option<NodeId>,
-}
-
-impl HubBuilder {
-    /// The application's handler; without one every message of its own is `unknown_type`.
-    #[must_use]
-    pub fn handler(mut self, handler: Arc<dyn Handler>) -> Self {
-        self.handler = handler;
-        self
-    }
-
-    /// What the node grants.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// What this node is called among the others; random by default. No two nodes may have one name.
-    #[must_use]
-    pub fn node(mut self, node: NodeId) -> Self {
-        self.node = Some(node);
-        self
-    }
-
-    /// Who is told what happens on the node; without one, nobody.
-    #[must_use]
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Observing::with(observer);
-        self
-    }
-
-    /// How many shards there are; best one per worker thread, which is the default.
-    #[must_use]
-    pub fn shards(mut self, shards: usize) -> Self {
-        self.shards = shards.max(1);
-        self
-    }
-
-    /// Connects to the bus and starts the node on the current tokio runtime.
-    ///
-    /// # Errors
-    /// [`StartError`] when the bus cannot be reached.
-    pub async fn start(self) -> Result<Hub, StartError> {
-        let mut links = Vec::new();
-        for partition in 0..self.bus.partitions() {
-            let link = self.bus.connect(partition).await.map_err(StartError::Bus)?;
-            links.push(Link::new(self.bus.clone(), partition, link, self.observer.clone()));
-        }
-        let (wishes, wished) = mpsc::unbounded_channel();
-        let shards: Vec<_> = (0..self.shards)
-            .map(|n| Shard::new(n, wishes.clone(), self.limits.heartbeat, self.observer.clone()))
-            .collect();
-        let handles: Vec<_> = shards.iter().map(Shard::handle).collect();
-        let bus_up = Arc::new(AtomicBool::new(true));
-        let Limits { inbox_bytes, message_bytes, .. } = self.limits;
-        let (bus, up) = (self.bus.clone(), bus_up.clone());
-        let commands = Arc::new(Commands::new(bus.clone(), handles.clone(), message_bytes));
-        let dispatcher =
-            Dispatcher::new(bus, links, handles.clone(), commands.clone(), wished, up, inbox_bytes);
-        spawn(dispatcher.run());
-        for shard in shards {
-            spawn(shard.run());
-        }
-        let node = self.node.unwrap_or_else(random_node);
-        let gate = Mutex::new(Gate::new(clock::monotonic(), &self.limits));
-        let hub = Hub(Arc::new(Inner {
-            bus: self.bus,
-            authenticator: self.authenticator,
-            authorizer: self.authorizer,
-            handler: self.handler,
-            limits: self.limits,
-            observer: self.observer,
-            shards: handles,
-            wishes,
-            commands,
-            node,
-            framings: Mutex::default(),
-            next_shard: AtomicUsize::new(0),
-            bus_up,
-            draining: AtomicBool::new(false),
-            gate,
-        }));
-        // When the bus goes away just now, the wish stands and is fulfilled once it is back.
-        let _ = hub.want(0, vec![hub.0.commands.topic()]).await;
-        Ok(hub)
-    }
-}
-
 impl Hub {
     /// A node on a bus. Who clients are and what they may do must be said: there is no open door by default.
     pub fn builder(
@@ -164,10 +74,7 @@ impl Hub {
         authenticator: Arc<dyn Authenticator>,
         authorizer: Arc<dyn Authorizer>,
     ) -> HubBuilder {
-        let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let (handler, limits) = (Arc::new(NoHandler), Limits::default());
-        let (observer, node) = (Observing::default(), None);
-        HubBuilder { bus, authenticator, authorizer, handler, limits, observer, shards, node }
+        HubBuilder::new(bus, authenticator, authorizer)
     }
 
     /// What this node is called among the others.
@@ -226,12 +133,16 @@ impl Hub {
         if self.0.draining.load(Ordering::Acquire) {
             return Err(AttachError::Draining);
         }
-        let client = client_id();
-        let tenant = &identity.tenant;
+        let who = Receiver {
+            tenant: identity.tenant.clone(),
+            user: identity.user.clone(),
+            client: client_id(),
+            previous: options.previous,
+        };
         let topics = [
-            Topic::user(tenant.clone(), identity.user.clone()),
-            Topic::client(tenant.clone(), client),
-            Topic::everyone(tenant.clone()),
+            Topic::user(who.tenant.clone(), who.user.clone()),
+            Topic::client(who.tenant.clone(), who.client),
+            Topic::everyone(who.tenant.clone()),
         ];
         let number = self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.0.shards.len();
         let shard = self.0.shards[number].clone();
@@ -248,27 +159,23 @@ impl Hub {
             }
             return Err(error);
         }
+        // Who comes back is told `connected` once it is known what it missed.
+        let kept = self.0.kept.as_ref();
+        let cursor = options.cursor.as_ref().zip(kept);
+        let resumes = cursor.is_some_and(|(c, kept)| kept.key.read(&who.tenant, c).is_ok());
         let heartbeat = self.0.limits.heartbeat.as_millis() as u64;
-        let mut first = vec![Outgoing::connected(client, &identity, heartbeat, false)];
-        if options.cursor.is_some() {
-            first.push(Outgoing::gap(None, GapReason::Cursor));
-            self.0.observer.on(Event::Gap { reason: GapReason::Cursor, connections: 1 });
-        }
+        let first =
+            (!resumes).then(|| Outgoing::connected(who.client, &identity, heartbeat, false));
         let outbox = Arc::new(Outbox::new(self.0.limits.outbox_bytes, clock::monotonic()));
-        let slot = Slot::new(
-            outbox.clone(),
-            client,
-            &identity,
-            &info,
-            self.framing_number(info.framing.id),
-        );
-        let key = shard.ask(move |members| members.attach(slot, &topics, &first)).await;
+        let number_of_framing = self.framing_number(info.framing.id);
+        let slot = Slot::new(outbox.clone(), who.clone(), &info, number_of_framing);
+        let key = shard.ask(move |members| members.attach(slot, &topics, first)).await;
         let key: ConnectionKey = key.ok_or(AttachError::Draining)?;
         Ok(Attachment::new(
             self.clone(),
             number,
             key,
-            client,
+            who,
             Arc::new(identity),
             outbox,
             options,
@@ -291,10 +198,25 @@ impl Hub {
         published
     }
 
-    async fn hand_to_bus(&self, publication: Publication) -> Result<Receipt, PublishError> {
+    async fn hand_to_bus(&self, mut publication: Publication) -> Result<Receipt, PublishError> {
+        publication.retention =
+            publication.retention.or_else(|| self.0.rules.retention(&publication.topic));
         let mut receipts = self.0.bus.publish(vec![publication]).await;
         let missing = || Err(BusError::Unavailable("the bus gave no answer".to_owned()));
         receipts.pop().unwrap_or_else(missing).map_err(PublishError::Bus)
+    }
+
+    /// The cursor of who has got a publication and everything before it; `None` when it is not kept.
+    pub fn cursor_of(&self, topic: &Topic, receipt: &Receipt) -> Option<String> {
+        let (kept, position) = (self.0.kept.as_ref()?, receipt.position?);
+        let mut marks = vec![Mark::new(0, 0); usize::from(self.0.bus.partitions())];
+        marks[usize::from(self.0.bus.partition(topic))] = Mark::new(position.epoch, position.clock);
+        Some(kept.key.write(&topic.tenant, &marks))
+    }
+
+    /// Whether what is published in a topic is kept.
+    pub(crate) fn keeps(&self, topic: &Topic) -> bool {
+        self.0.kept.is_some() && self.0.rules.retention(topic).is_some()
     }
 
     fn check(&self, publication: &Publication) -> Result<(), PublishError> {
@@ -362,89 +284,6 @@ impl Hub {
         self.0.bus_up.load(Ordering::Acquire)
     }
 
-    /// What this node holds now.
-    pub async fn stats(&self) -> Stats {
-        let mut stats = Stats {
-            users: self.users().await.len(),
-            rooms: self.rooms().await.len(),
-            ..Stats::default()
-        };
-        for shard in &self.0.shards {
-            let slots = shard.ask(|members| {
-                let slots =
-                    members.router.iter().map(|(_, s)| (s.transport(), s.outbox.queued_bytes()));
-                slots.collect::<Vec<_>>()
-            });
-            for (transport, bytes) in slots.await.unwrap_or_default() {
-                *stats.connections.entry(transport).or_default() += 1;
-                stats.queued_bytes += bytes;
-            }
-        }
-        stats
-    }
-
-    /// The rooms of this node, sorted by tenant and name.
-    pub async fn rooms(&self) -> Vec<RoomInfo> {
-        let mut rooms: BTreeMap<(TenantId, RoomId), (usize, HashSet<UserId>)> = BTreeMap::new();
-        for (topic, clients) in self.members().await {
-            if let Scope::Room(room) = topic.scope {
-                let entry = rooms.entry((topic.tenant, room)).or_default();
-                entry.0 += clients.len();
-                entry.1.extend(clients);
-            }
-        }
-        let info = |((tenant, room), (connections, users)): (_, (_, HashSet<_>))| RoomInfo {
-            tenant,
-            room,
-            connections,
-            users: users.len(),
-        };
-        rooms.into_iter().map(info).collect()
-    }
-
-    /// The users of this node, sorted by tenant and name.
-    pub async fn users(&self) -> Vec<UserInfo> {
-        let mut users: BTreeMap<(TenantId, UserId), (usize, HashSet<RoomId>)> = BTreeMap::new();
-        for (topic, clients) in self.members().await {
-            match topic.scope {
-                Scope::User(user) => {
-                    users.entry((topic.tenant, user)).or_default().0 += clients.len()
-                }
-                Scope::Room(room) => clients.into_iter().for_each(|user| {
-                    users.entry((topic.tenant.clone(), user)).or_default().1.insert(room.clone());
-                }),
-                Scope::Client(_) | Scope::Everyone => {}
-            }
-        }
-        let info = |((tenant, user), (connections, rooms)): (_, (_, HashSet<_>))| UserInfo {
-            tenant,
-            user,
-            connections,
-            rooms: rooms.len(),
-        };
-        users.into_iter().map(info).collect()
-    }
-
-    /// The topics of this node, each with the user of each of its connections.
-    async fn members(&self) -> Vec<(Topic, Vec<UserId>)> {
-        let mut all = Vec::new();
-        for shard in &self.0.shards {
-            let topics = shard.ask(|members| {
-                let router = &members.router;
-                let users = |topic| {
-                    router
-                        .members(topic)
-                        .filter_map(|s| router.at(s))
-                        .map(|s| s.user.clone())
-                        .collect()
-                };
-                router.topics().map(|topic| (topic.clone(), users(topic))).collect::<Vec<_>>()
-            });
-            all.extend(topics.await.unwrap_or_default());
-        }
-        all
-    }
-
     /// Says that a connection of a shard will be in these topics, and waits until they are subscribed.
     pub(crate) async fn want(&self, shard: usize, topics: Vec<Topic>) -> Result<usize, BusAway> {
         let (answer, answered) = oneshot::channel();
@@ -463,10 +302,6 @@ impl Hub {
             framings.len() - 1
         })
     }
-}
-
-fn random_node() -> NodeId {
-    NodeId::new(client_id().to_string()).expect("32 digits are a name")
 }
 
 /// How often a shutdown looks whether all are gone.

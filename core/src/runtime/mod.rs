@@ -1,5 +1,7 @@
 //! The engine on tokio: the [`Hub`], its dispatcher, its shards, and the one loop of a connection.
 
+mod barrier;
+mod builder;
 mod clock;
 mod command;
 mod dispatcher;
@@ -8,16 +10,24 @@ mod gate;
 mod handler;
 mod hub;
 mod link;
+mod listing;
 mod mailbox;
 mod observer;
+mod operations;
 mod outbox;
+mod reader;
+mod reads;
+mod replay;
+mod routed;
 mod serve;
 mod shard;
+mod slot;
 mod spawn;
 mod types;
 
+pub use builder::HubBuilder;
 pub use handler::{Context, Handler, HandlerError, NoHandler, Reply};
-pub use hub::{Hub, HubBuilder};
+pub use hub::Hub;
 pub use mailbox::{Mailbox, SubmitError};
 pub use observer::{Event, Observer, SlowBound};
 pub use serve::Attachment;

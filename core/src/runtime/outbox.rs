@@ -91,6 +91,11 @@ impl Outbox {
         Self { state: Mutex::new(State { heard, ..State::default() }), limit }
     }
 
+    /// Most bytes that may wait.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Adds frames, in order, and writes them where the writer is lent. Beyond the limit the connection
     /// ends as too slow.
     pub(crate) fn push(&self, frames: impl IntoIterator<Item = Bytes>) {

@@ -13,18 +13,20 @@ use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 
 use super::clock;
-use super::handler::{Context, Reply};
+use super::handler::Context;
 use super::hub::Hub;
 use super::mailbox::Mailbox;
 use super::observer::{Event, Observing, SlowBound};
+use super::operations::{Done, handle, join, leave, renew, welcome};
 use super::outbox::{Flushed, Outbox};
-use super::shard::{Joined, ShardHandle};
+use super::replay::{Replaying, Step};
+use super::routed::Receiver;
+use super::shard::ShardHandle;
 use super::types::ConnectOptions;
-use crate::session::{Effect, Input, JoinRequest, Operation, Outcome, Session};
+use crate::session::{Effect, Input, Operation, Outcome, Session};
 use crate::{
-    Action, ClientId, ClientMessage, CloseReason, ConnectRequest, ConnectionKey, CorrelationId,
-    Denied, ErrorCode, Frame, FrameReader, FrameWriter, GapReason, Identity, Outgoing, RoomId,
-    Scope, Topic, Transport, TransportInfo, VerdictSender,
+    ClientId, CloseReason, ConnectionKey, Frame, FrameReader, FrameWriter, Identity, Transport,
+    TransportInfo, VerdictSender,
 };
 
 /// A connection that a hub has taken in. Dropping it is leaving: all rooms and topics are left.
@@ -33,6 +35,7 @@ pub struct Attachment {
     context: Context,
     number: usize,
     outbox: Arc<Outbox>,
+    who: Receiver,
     options: ConnectOptions,
     info: TransportInfo,
     opened: Duration,
@@ -52,20 +55,13 @@ impl Drop for Attachment {
     }
 }
 
-/// How an operation changes the connection besides its outcome.
-enum Done {
-    Outcome(Outcome),
-    Renewed(Arc<Identity>, Outcome),
-    Close(CloseReason),
-}
-
 impl Attachment {
     #[expect(clippy::too_many_arguments, reason = "called once, by the hub")]
     pub(crate) fn new(
         hub: Hub,
         number: usize,
         key: ConnectionKey,
-        client: ClientId,
+        who: Receiver,
         identity: Arc<Identity>,
         outbox: Arc<Outbox>,
         options: ConnectOptions,
@@ -73,9 +69,9 @@ impl Attachment {
     ) -> Self {
         let shard: ShardHandle = hub.0.shards[number].clone();
         hub.0.observer.on(Event::Opened { transport: info.name });
-        let context = Context { hub, shard, key, client, identity };
+        let context = Context { hub, shard, key, client: who.client, identity };
         let (opened, ended) = (clock::monotonic(), None);
-        Self { context, number, outbox, options, info, opened, ended }
+        Self { context, number, outbox, who, options, info, opened, ended }
     }
 
     /// Which connection this is.
@@ -125,6 +121,8 @@ struct Connection<'a, R> {
     reader: R,
     session: Session,
     operation: Option<BoxFuture<'static, Done>>,
+    /// What the client missed, while it is being sent.
+    replay: Option<Replaying>,
     verdict: Option<VerdictSender>,
     effects: Vec<Effect>,
 }
@@ -142,6 +140,7 @@ impl<'a, R: FrameReader> Connection<'a, R> {
             reader,
             session,
             operation: Some(operation),
+            replay: None,
             verdict: None,
             effects: Vec::new(),
         }
@@ -170,6 +169,10 @@ impl<'a, R: FrameReader> Connection<'a, R> {
                 },
                 Ok(Flushed::Empty) => {}
             }
+            // A replay goes on as the client takes it, and never while its topics may change.
+            if self.operation.is_none() && self.replay_more() {
+                continue;
+            }
             outbox.lend(writer);
             let step = self.step(&outbox).await;
             let Some(taken_back) = outbox.take_back() else { return (None, None) };
@@ -177,6 +180,24 @@ impl<'a, R: FrameReader> Connection<'a, R> {
             if let ControlFlow::Break(reason) = step {
                 return (reason, Some(writer));
             }
+        }
+    }
+
+    /// Queues the next part of the replay. Answers whether there was any.
+    fn replay_more(&mut self) -> bool {
+        let Attachment { context, who, info, outbox, .. } = &*self.attachment;
+        let Some(replay) = &mut self.replay else { return false };
+        let frames = replay.frames(context, who, info.framing);
+        let any = !frames.is_empty();
+        outbox.push(frames);
+        any
+    }
+
+    fn replayed(&mut self, step: Step) {
+        match self.replay.as_mut().map(|replay| replay.done(step)) {
+            None | Some(Ok(false)) => {}
+            Some(Ok(true)) => self.replay = None,
+            Some(Err(_)) => self.attachment.outbox.end(CloseReason::TRY_AGAIN_LATER),
         }
     }
 
@@ -191,6 +212,7 @@ impl<'a, R: FrameReader> Connection<'a, R> {
             biased;
             () = poll_fn(|cx| outbox.poll_ready(cx)) => self.tick(outbox),
             done = operation(&mut self.operation), if !idle => self.done(done),
+            step = replay(&mut self.replay, &self.attachment.context), if idle => self.replayed(step),
             frame = self.reader.next(), if idle => match frame {
                 None => return ControlFlow::Break(Some(CloseReason::NORMAL)),
                 Some(Ok(frame)) => self.frame(frame),
@@ -275,8 +297,15 @@ impl<'a, R: FrameReader> Connection<'a, R> {
     fn done(&mut self, done: Done) {
         match done {
             Done::Outcome(outcome) => self.input(Input::Finished(outcome)),
-            Done::Renewed(identity, outcome) => {
+            Done::Replaying(outcome, resume) => {
+                self.replay = Some(Replaying::new(resume));
+                self.input(Input::Finished(outcome));
+            }
+            Done::Renewed(identity, left, outcome) => {
                 self.attachment.context.identity = identity;
+                if let Some(replay) = &mut self.replay {
+                    left.iter().for_each(|topic| replay.leave(topic));
+                }
                 self.input(Input::Finished(outcome));
             }
             Done::Close(reason) => self.attachment.outbox.end(reason),
@@ -314,20 +343,27 @@ impl<'a, R: FrameReader> Connection<'a, R> {
         self.attachment.outbox.set_due(due);
     }
 
-    fn start(&self, operation: Operation) -> BoxFuture<'static, Done> {
+    fn start(&mut self, operation: Operation) -> BoxFuture<'static, Done> {
         let (context, number) = (self.attachment.context.clone(), self.attachment.number);
         let observer = context.hub.0.observer.clone();
         match operation {
             Operation::Join(request) => {
-                caught(
-                    observer,
-                    async move { Done::Outcome(join(&context, number, request).await) },
-                )
+                let resume = self.replay.take().map(Replaying::stop);
+                caught(observer, async move {
+                    match join(&context, number, request, resume).await {
+                        (outcome, Some(resume)) => Done::Replaying(outcome, resume),
+                        (outcome, None) => Done::Outcome(outcome),
+                    }
+                })
             }
-            Operation::Leave { room, id } => caught(observer, async move {
-                leave(&context, room, id, None).await;
-                Done::Outcome(Outcome::Answered)
-            }),
+            Operation::Leave { room, id } => {
+                let topic = context.room(room.clone());
+                self.replay.iter_mut().for_each(|replay| replay.leave(&topic));
+                caught(observer, async move {
+                    leave(&context, room, id, None).await;
+                    Done::Outcome(Outcome::Answered)
+                })
+            }
             Operation::Renew { token, id } => caught(observer, renew(context, token, id)),
             Operation::Handle(message) => {
                 caught(observer, async move { Done::Outcome(handle(&context, message).await) })
@@ -348,135 +384,18 @@ fn caught(
     AssertUnwindSafe(operation).catch_unwind().map(|done| done.unwrap_or_else(panicked)).boxed()
 }
 
+/// The end of the replay's next step; pending when there is no replay.
+async fn replay(replay: &mut Option<Replaying>, context: &Context) -> Step {
+    match replay {
+        Some(replay) => replay.step(context).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The end of the operation under way; pending when there is none.
 async fn operation(operation: &mut Option<BoxFuture<'static, Done>>) -> Done {
     let Some(under_way) = operation else { return std::future::pending().await };
     let done = under_way.await;
     *operation = None;
     done
-}
-
-/// What comes after `connected`: the handler, then the rooms that were named.
-async fn welcome(context: Context, number: usize, options: ConnectOptions) -> Done {
-    if let Err(reason) = context.hub.0.handler.on_connect(&context).await {
-        return Done::Close(reason);
-    }
-    for name in options.rooms {
-        let failed = match RoomId::new(&name) {
-            Err(_) => Some((
-                ErrorCode::InvalidMessage,
-                "a room's name has 1 to 255 bytes and no control characters",
-                None,
-            )),
-            Ok(room) => {
-                let (cursor, presence) = (options.cursor.clone(), options.presence);
-                match join(&context, number, JoinRequest { room, cursor, presence, id: None }).await
-                {
-                    Outcome::Failed { code, text, room, .. } => Some((code, text, room)),
-                    _ => None,
-                }
-            }
-        };
-        if let Some((code, text, room)) = failed {
-            say(&context, Outgoing::error(code, text, room.as_ref()));
-        }
-    }
-    Done::Outcome(Outcome::Answered)
-}
-
-async fn join(context: &Context, number: usize, request: JoinRequest) -> Outcome {
-    let JoinRequest { room, cursor, presence, id } = request;
-    let fail = |code, text, room: &RoomId, id| Outcome::Failed {
-        id,
-        code,
-        text,
-        room: Some(room.clone()),
-    };
-    match context.hub.authorize(&context.identity, Action::Join(&room)).await {
-        Ok(()) => {}
-        Err(Denied::Forbidden) => {
-            return fail(ErrorCode::Forbidden, "this room may not be joined", &room, id);
-        }
-        Err(Denied::Unavailable) => {
-            return fail(ErrorCode::Unavailable, "cannot be decided now, try again", &room, id);
-        }
-    }
-    let topic = context.room(room.clone());
-    if context.hub.want(number, vec![topic.clone()]).await.is_err() {
-        context.hub.give_up(number, topic);
-        return fail(ErrorCode::Unavailable, "the bus is away, try again", &room, id);
-    }
-    let members: Option<&[String]> = presence.then_some(&[]);
-    let mut answer = vec![Outgoing::room_joined(&room, false, members).answering(id.clone())];
-    if cursor.is_some() {
-        answer.push(Outgoing::gap(Some(&room), GapReason::Cursor));
-        context.hub.0.observer.on(Event::Gap { reason: GapReason::Cursor, connections: 1 });
-    }
-    let (key, max) = (context.key, context.hub.0.limits.rooms_per_connection);
-    match context.shard.ask(move |members| members.join_room(key, topic, max, &answer)).await {
-        Some(Joined::TooManyRooms) => {
-            fail(ErrorCode::TooManyRooms, "this connection is in too many rooms", &room, id)
-        }
-        Some(Joined::In) | None => Outcome::Answered,
-    }
-}
-
-async fn leave(context: &Context, room: RoomId, id: Option<CorrelationId>, reason: Option<&str>) {
-    let (key, topic) = (context.key, context.room(room.clone()));
-    let left = Outgoing::room_left(&room, reason).answering(id);
-    context.shard.ask(move |members| members.leave_room(key, topic, &left)).await;
-}
-
-/// A renewal presents the token alone: what the first request said besides is not kept.
-async fn renew(context: Context, token: String, id: Option<CorrelationId>) -> Done {
-    let failed =
-        |code, text| Done::Outcome(Outcome::Failed { id: id.clone(), code, text, room: None });
-    let request = ConnectRequest::default().with_token(token);
-    let identity = match context.hub.authenticate(&request).await {
-        Ok(identity) => identity,
-        Err(crate::AuthError::Unavailable(_)) => {
-            return failed(ErrorCode::Unavailable, "the token cannot be checked now");
-        }
-        Err(_) => return failed(ErrorCode::Forbidden, "the token is no good; the old one goes on"),
-    };
-    if (&identity.tenant, &identity.user) != (&context.identity.tenant, &context.identity.user) {
-        return failed(ErrorCode::Forbidden, "the token is another user's; the old one goes on");
-    }
-    let key = context.key;
-    let rooms =
-        context.shard.ask(move |m| m.router.topics_of(key).cloned().collect::<Vec<Topic>>()).await;
-    for topic in rooms.unwrap_or_default() {
-        let Scope::Room(room) = topic.scope else { continue };
-        if context.hub.authorize(&identity, Action::Join(&room)).await == Err(Denied::Forbidden) {
-            leave(&context, room, None, Some("forbidden")).await;
-        }
-    }
-    let expires_at = identity.expires_at;
-    Done::Renewed(Arc::new(identity), Outcome::Renewed(id, expires_at))
-}
-
-async fn handle(context: &Context, message: ClientMessage) -> Outcome {
-    let id = message.id;
-    match context.hub.0.handler.on_message(context, &message.message).await {
-        Ok(Reply::None) if id.is_none() => Outcome::Answered,
-        Ok(Reply::None) => Outcome::Handled(id, None),
-        Ok(Reply::Message(reply)) => Outcome::Handled(id, Some(reply)),
-        Ok(Reply::Unknown) => Outcome::Failed {
-            id,
-            code: ErrorCode::UnknownType,
-            text: "no handler knows this type",
-            room: None,
-        },
-        Err(error) => {
-            let (code, text) = error.told();
-            Outcome::Failed { id, code, text, room: None }
-        }
-    }
-}
-
-fn say(context: &Context, message: Outgoing) {
-    let key = context.key;
-    context.shard.run(move |members| {
-        members.router.get(key).into_iter().for_each(|slot| slot.send([&message]))
-    });
 }

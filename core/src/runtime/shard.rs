@@ -6,114 +6,21 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::clock;
 use super::dispatcher::Wish;
 use super::observer::{Event, Observing};
-use super::outbox::{Outbox, Written};
+use super::outbox::Written;
+use super::routed::Routed;
+use super::slot::{Floors, Overflown, Slot};
 use crate::{
-    Change, ClientId, CloseReason, ConnectionKey, Delivery, Except, Framing, GapReason, Identity,
-    Outgoing, Router, Scope, Topic, TransportInfo, UserId,
+    Change, CloseReason, ConnectionKey, CursorKey, GapReason, Mark, Outgoing, Router, TenantId,
+    Topic,
 };
-
-/// A delivery on its way to its receivers: framed at most once per framing.
-pub(crate) struct Routed {
-    topic: Topic,
-    except: Option<Except>,
-    message: Outgoing,
-    frames: [OnceLock<Bytes>; MAX_FRAMINGS],
-    cost: usize,
-}
-
-impl Routed {
-    pub(crate) fn new(delivery: Delivery) -> Self {
-        let cost = delivery.message.len() + ENTRY_COST;
-        let room = delivery.topic.as_room().cloned();
-        let message = Outgoing::event(delivery.message, room);
-        Self {
-            topic: delivery.topic,
-            except: delivery.except,
-            message,
-            frames: Default::default(),
-            cost,
-        }
-    }
-
-    fn frame(&self, framing: NumberedFraming) -> Bytes {
-        let encode = || (framing.framing.encode)(&self.message);
-        match self.frames.get(framing.number) {
-            Some(frame) => frame.get_or_init(encode).clone(),
-            None => encode(),
-        }
-    }
-
-    fn is_for(&self, slot: &Slot) -> bool {
-        match &self.except {
-            None => true,
-            Some(Except::Client(client)) => *client != slot.client,
-            Some(Except::User(user)) => *user != slot.user,
-        }
-    }
-}
-
-/// A framing with its place among those that the hub knows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NumberedFraming {
-    pub(crate) framing: Framing,
-    pub(crate) number: usize,
-}
-
-/// What a shard keeps of a connection.
-pub(crate) struct Slot {
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) client: ClientId,
-    pub(crate) user: UserId,
-    framing: NumberedFraming,
-    transport: &'static str,
-    answers_heartbeats: bool,
-    /// Which deliveries of the pass under way are for it.
-    pending: Vec<u32>,
-    next_ping: Duration,
-    pinged_at: Option<Duration>,
-}
-
-impl Slot {
-    pub(crate) fn new(
-        outbox: Arc<Outbox>,
-        client: ClientId,
-        who: &Identity,
-        info: &TransportInfo,
-        number: usize,
-    ) -> Self {
-        let framing = NumberedFraming { framing: info.framing, number };
-        let (transport, answers_heartbeats) = (info.name, info.answers_heartbeats);
-        let user = who.user.clone();
-        Self {
-            outbox,
-            client,
-            user,
-            framing,
-            transport,
-            answers_heartbeats,
-            pending: Vec::new(),
-            next_ping: Duration::MAX,
-            pinged_at: None,
-        }
-    }
-
-    pub(crate) fn transport(&self) -> &'static str {
-        self.transport
-    }
-
-    pub(crate) fn send<'a>(&self, messages: impl IntoIterator<Item = &'a Outgoing>) {
-        self.outbox.push(messages.into_iter().map(|m| (self.framing.framing.encode)(m)));
-    }
-}
 
 /// The connections of a shard, as the closures in its inbox see them.
 pub(crate) struct Members {
@@ -122,6 +29,9 @@ pub(crate) struct Members {
     wishes: mpsc::UnboundedSender<Wish>,
     heartbeat: Duration,
     observer: Observing,
+    cursors: Option<CursorKey>,
+    /// The cursor of the node where this shard stands.
+    point: Box<[Mark]>,
 }
 
 /// How a join ended.
@@ -132,20 +42,65 @@ pub(crate) enum Joined {
 }
 
 impl Members {
-    /// Takes a connection in, puts it into its topics and says what comes first.
+    /// Takes a connection in, puts it into its topics and says what comes first; without that it is held, and the
+    /// caller says more once it knows what the connection has missed.
     pub(crate) fn attach(
         &mut self,
         mut slot: Slot,
         topics: &[Topic],
-        first: &[Outgoing],
+        first: Option<Outgoing>,
     ) -> ConnectionKey {
         slot.next_ping = clock::monotonic() + self.heartbeat;
-        slot.send(first);
+        match first {
+            Some(first) => slot.send([&self.with_cursor(first, &slot.who.tenant)]),
+            None => slot.hold(false),
+        }
         let key = self.router.attach(slot);
         for topic in topics {
             self.router.join(key, topic);
         }
         key
+    }
+
+    /// The message with the cursor where the shard stands, when anything is kept.
+    fn with_cursor(&self, mut message: Outgoing, tenant: &TenantId) -> Outgoing {
+        message.cursor = self.cursors.as_ref().map(|key| key.write(tenant, &self.point).into());
+        message
+    }
+
+    /// Holds back from a connection what is dispatched from now on. Answers where the shard stands, and the
+    /// connection's topics.
+    pub(crate) fn hold(&mut self, key: ConnectionKey) -> (Box<[Mark]>, Vec<Topic>) {
+        if let Some(slot) = self.router.get_mut(key) {
+            slot.hold(true);
+        }
+        (self.point.clone(), self.router.topics_of(key).cloned().collect())
+    }
+
+    pub(crate) fn is_held(&self, key: ConnectionKey) -> bool {
+        self.router.get(key).is_some_and(Slot::is_held)
+    }
+
+    /// A held connection has read its topics up to these clocks.
+    ///
+    /// # Errors
+    /// [`Overflown`]: it has to read once more.
+    pub(crate) fn go_live(&mut self, key: ConnectionKey, floors: Floors) -> Result<(), Overflown> {
+        let point = &self.point;
+        self.router.get_mut(key).map_or(Ok(()), |slot| slot.go_live(floors, point))
+    }
+
+    /// Sends to one connection, as it is.
+    pub(crate) fn send(&mut self, key: ConnectionKey, messages: &[Outgoing]) {
+        self.router.get(key).into_iter().for_each(|slot| slot.send(messages));
+    }
+
+    /// `connected`, after which a held connection may be sent other things.
+    pub(crate) fn open(&mut self, key: ConnectionKey, connected: &Outgoing) {
+        if let Some(slot) = self.router.get_mut(key) {
+            slot.open();
+            slot.send([connected]);
+        }
     }
 
     pub(crate) fn detach(&mut self, key: ConnectionKey) {
@@ -162,7 +117,7 @@ impl Members {
         key: ConnectionKey,
         topic: Topic,
         max: usize,
-        say: &[Outgoing],
+        say: Option<Outgoing>,
     ) -> Joined {
         let is_member = self.router.is_member(key, &topic);
         let rooms = self.router.topics_of(key).filter(|t| t.as_room().is_some()).count();
@@ -173,8 +128,8 @@ impl Members {
         if self.router.join(key, &topic) == Change::None {
             self.drop_wish(topic);
         }
-        if let Some(slot) = self.router.get(key) {
-            slot.send(say);
+        if let (Some(slot), Some(say)) = (self.router.get(key), say) {
+            slot.send([&self.with_cursor(say, &slot.who.tenant)]);
         }
         Joined::In
     }
@@ -211,17 +166,30 @@ impl Members {
     }
 
     /// One delivery needs no list of what is for whom.
-    async fn pass_one(&self, routed: &Routed, inbox: &Inbox) {
+    async fn pass_one(&mut self, routed: &Arc<Routed>, inbox: &Inbox) {
         let (mut members, mut handed) = (self.router.members(&routed.topic), 0);
+        let mut others = Vec::new();
         while members.len() > 0 {
-            for slot in members.by_ref().take(CHUNK).filter_map(|slot| self.router.at(slot)) {
-                if routed.is_for(slot) {
-                    slot.outbox.push([routed.frame(slot.framing)]);
-                    handed += 1;
+            for number in members.by_ref().take(CHUNK) {
+                match self.router.at(number) {
+                    Some(slot) if !slot.is_live() => others.push(number),
+                    Some(slot) if routed.is_for(&slot.who) => {
+                        slot.outbox.push([routed.frame(slot.framing)]);
+                        handed += 1;
+                    }
+                    _ => {}
                 }
             }
             inbox.answer_looks(self);
             tokio::task::yield_now().await;
+        }
+        drop(members);
+        for number in others {
+            let Some(slot) = self.router.at_mut(number) else { continue };
+            if slot.admits(routed) {
+                slot.outbox.push([routed.frame(slot.framing)]);
+                handed += 1;
+            }
         }
         self.observer.on(Event::Delivered { messages: 1, receivers: handed });
     }
@@ -231,9 +199,10 @@ impl Members {
         for (number, routed) in deliveries.iter().enumerate() {
             let slots: Vec<u32> = self.router.members(&routed.topic).collect();
             for slot in slots {
-                let Some(member) = self.router.at_mut(slot).filter(|m| routed.is_for(m)) else {
+                let Some(member) = self.router.at_mut(slot) else { continue };
+                if !member.admits(routed) {
                     continue;
-                };
+                }
                 if member.pending.is_empty() {
                     receivers.push(slot);
                 }
@@ -267,16 +236,8 @@ impl Members {
         for slot in self.router.values_mut() {
             let (heard, left) = slot.outbox.sweep(now);
             written += left;
-            if slot.next_ping > now {
-                continue;
-            }
-            if slot.answers_heartbeats && slot.pinged_at.is_some_and(|at| heard < at) {
-                slot.outbox.end(CloseReason::NO_SIGN_OF_LIFE);
-                continue;
-            }
-            slot.outbox.push([Bytes::from_static(slot.framing.framing.heartbeat)]);
-            (slot.pinged_at, slot.next_ping) =
-                (Some(now), slot.next_ping.max(now.saturating_sub(heartbeat)) + heartbeat);
+            slot.sweep(now, heard, heartbeat);
+            slot.forget_floors(&self.point);
         }
         self.tell_written(written);
     }
@@ -293,6 +254,7 @@ type Look = Box<dyn FnOnce(&Members) + Send>;
 
 enum Entry {
     Deliver(Arc<Routed>),
+    Point(Box<[Mark]>),
     Run(Run),
 }
 
@@ -366,21 +328,21 @@ impl ShardHandle {
         answered.await.ok()
     }
 
+    /// Says where the node stands.
+    pub(crate) fn point(&self, marks: Box<[Mark]>) {
+        self.put(Entry::Point(marks));
+    }
+
     /// Tells the members of a topic that something may be missing.
-    pub(crate) fn gap(&self, topic: Topic) {
-        let gap = match &topic.scope {
-            Scope::Room(room) => Outgoing::gap(Some(room), GapReason::Outage),
-            Scope::User(_) => Outgoing::gap(None, GapReason::Outage),
-            // The user's own gap covers both.
-            Scope::Client(_) | Scope::Everyone => return,
-        };
+    pub(crate) fn gap(&self, topic: Topic, reason: GapReason, epoch: u64) {
         self.run(move |members| {
-            let mut connections = 0;
-            for slot in members.router.members(&topic) {
-                members.router.at(slot).into_iter().for_each(|slot| slot.send([&gap]));
-                connections += 1;
+            let slots: Vec<_> = members.router.members(&topic).collect();
+            for &slot in &slots {
+                if let Some(slot) = members.router.at_mut(slot) {
+                    slot.gap(&topic, reason, epoch);
+                }
             }
-            members.observer.on(Event::Gap { reason: GapReason::Outage, connections });
+            members.observer.on(Event::Gap { reason, connections: slots.len() });
         });
     }
 
@@ -414,8 +376,10 @@ impl Shard {
         wishes: mpsc::UnboundedSender<Wish>,
         heartbeat: Duration,
         observer: Observing,
+        cursors: Option<CursorKey>,
     ) -> Self {
-        let members = Members { router: Router::default(), shard, wishes, heartbeat, observer };
+        let (router, point) = (Router::default(), Box::default());
+        let members = Members { router, shard, wishes, heartbeat, observer, cursors, point };
         Self { inbox: Arc::default(), members }
     }
 
@@ -463,6 +427,11 @@ impl Shard {
         for entry in entries {
             match entry {
                 Entry::Deliver(routed) => deliveries.push(routed),
+                // Cursors only rise by the messages between; what is said next is said at the end of them.
+                Entry::Point(marks) => {
+                    self.deliver(&mut deliveries).await;
+                    self.members.point = marks;
+                }
                 Entry::Run(run) => {
                     self.deliver(&mut deliveries).await;
                     run(&mut self.members);
@@ -477,6 +446,9 @@ impl Shard {
             return;
         }
         self.members.pass(deliveries, &self.inbox).await;
+        if let Some(place) = deliveries.iter().rev().find_map(|routed| routed.place.as_ref()) {
+            self.members.point.clone_from(&place.marks);
+        }
         let cost = deliveries.iter().map(|routed| routed.cost).sum();
         self.inbox.bytes.fetch_sub(cost, Ordering::Relaxed);
         self.inbox.drained.notify_waiters();
@@ -485,14 +457,10 @@ impl Shard {
     }
 }
 
-/// Framings of which a delivery keeps the frame; a further one is framed per receiver.
-const MAX_FRAMINGS: usize = 8;
 /// Connections between two yields: an inline fan-out to 10,000 stalls other tasks for 112 ms, 64 for 3.
 const CHUNK: usize = 64;
 /// Turns of other tasks without anything new after which a pass begins, and turns after which it begins anyway.
 const QUIET_TURNS: u32 = 3;
 const MOST_TURNS: u32 = 64;
-/// What an entry of the inbox costs beside its message, in bytes.
-const ENTRY_COST: usize = 256;
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
 const LONGEST_TICK: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::{BusError, CloseReason, ConnectRequest, RoomId, TenantId, UserId};
+use crate::{BusError, ClientId, CloseReason, ConnectRequest, RoomId, TenantId, UserId};
 
 /// Why a hub could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +72,12 @@ pub struct ConnectOptions {
     pub cursor: Option<String>,
     /// Whether it wants to know who else is in these rooms.
     pub presence: bool,
+    /// Which client it was before it came back: what was not for that one is not replayed to it.
+    pub previous: Option<ClientId>,
 }
 
 impl ConnectOptions {
-    /// What a request asks for: `room` (any number of times), `presence=1` and `cursor` of the query,
+    /// What a request asks for: `room` (any number of times), `presence=1`, `cursor` and `previous` of the query,
     /// and the header `Last-Event-ID`, which wins.
     pub fn of(request: &ConnectRequest) -> Self {
         let last_event = request.headers.get("last-event-id").and_then(|value| value.to_str().ok());
@@ -85,6 +87,7 @@ impl ConnectOptions {
                 .map(str::to_owned)
                 .or_else(|| request.query("cursor").next().map(Cow::into_owned)),
             presence: request.query("presence").any(|value| value == "1"),
+            previous: request.query("previous").find_map(|value| value.parse().ok()),
         }
     }
 }

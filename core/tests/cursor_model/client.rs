@@ -50,7 +50,7 @@ enum State {
 
 impl Client {
     pub(crate) fn new(number: usize) -> Self {
-        let topics = all_topics().skip(number).take(1 + number % 3).collect();
+        let topics = all_topics().skip(number).take(2 + number % 3).collect();
         let (since, got) = (BTreeMap::new(), BTreeMap::new());
         Self { number, topics, cursor: None, since, got, gaps: 0, connections: 0, on: None }
     }
@@ -156,7 +156,7 @@ impl Client {
         let Some(resume) = &mut on.resume else { return };
         // Pages are read now and arrive with the next step.
         let pages = std::mem::take(&mut on.pages);
-        if pages.iter().any(|(topic, page)| resume.page(topic, page).is_err()) {
+        if pages.into_iter().any(|(topic, page)| resume.page(&topic, page).is_err()) {
             return self.leave_broken(node);
         }
         for (topic, after) in resume.wants() {

@@ -95,8 +95,8 @@ fn script(world: World) -> impl Strategy<Value = Vec<Op>> {
         80 => (node, 0usize..2).prop_map(|(node, which)| Op::Shard(node, which)),
         4 => (0..log::TOPICS).prop_map(move |topic| lossy(Op::Trim(topic))),
         2 => Just(lossy(Op::Flush)),
-        6 => client.clone().prop_map(Op::Cut),
-        8 => (client.clone(), 0usize..5).prop_map(|(client, which)| Op::Join(client, which)),
+        15 => client.clone().prop_map(Op::Cut),
+        15 => (client.clone(), 0usize..5).prop_map(|(client, which)| Op::Join(client, which)),
         50 => (client.clone(), few.clone()).prop_map(|(client, few)| Op::GoOn(client, few)),
         30 => (client, few).prop_map(|(client, few)| Op::Receive(client, few)),
     ];

@@ -1,0 +1,180 @@
+//! Puts a node together and starts it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc;
+
+use super::clock;
+use super::command::Commands;
+use super::dispatcher::{Dispatcher, Kept};
+use super::gate::Gate;
+use super::handler::{Handler, NoHandler};
+use super::hub::{Hub, Inner, KeptHistory};
+use super::link::Link;
+use super::observer::{Observer, Observing};
+use super::reader::Reader;
+use super::shard::Shard;
+use super::spawn::{client_id, spawn};
+use super::types::StartError;
+use crate::{
+    Authenticator, Authorizer, Bus, BusError, CursorKey, Limits, NodeId, Positions, TopicRules,
+};
+
+/// Puts a hub together.
+#[derive(Debug)]
+pub struct HubBuilder {
+    bus: Arc<dyn Bus>,
+    authenticator: Arc<dyn Authenticator>,
+    authorizer: Arc<dyn Authorizer>,
+    handler: Arc<dyn Handler>,
+    limits: Limits,
+    topics: TopicRules,
+    observer: Observing,
+    shards: usize,
+    node: Option<NodeId>,
+}
+
+impl HubBuilder {
+    pub(super) fn new(
+        bus: Arc<dyn Bus>,
+        authenticator: Arc<dyn Authenticator>,
+        authorizer: Arc<dyn Authorizer>,
+    ) -> Self {
+        Self {
+            bus,
+            authenticator,
+            authorizer,
+            handler: Arc::new(NoHandler),
+            limits: Limits::default(),
+            topics: TopicRules::default(),
+            observer: Observing::default(),
+            shards: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            node: None,
+        }
+    }
+
+    /// The application's handler; without one every message of its own is `unknown_type`.
+    #[must_use]
+    pub fn handler(mut self, handler: Arc<dyn Handler>) -> Self {
+        self.handler = handler;
+        self
+    }
+
+    /// What the node grants.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What is kept of which topic, and so on. The same on all nodes of a bus.
+    #[must_use]
+    pub fn topics(mut self, rules: TopicRules) -> Self {
+        self.topics = rules;
+        self
+    }
+
+    /// What this node is called among the others; random by default. No two nodes may have one name.
+    #[must_use]
+    pub fn node(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
+        self
+    }
+
+    /// Who is told what happens on the node; without one, nobody.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Observing::with(observer);
+        self
+    }
+
+    /// How many shards there are; best one per worker thread, which is the default.
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = shards.max(1);
+        self
+    }
+
+    /// Connects to the bus and starts the node on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] when the bus cannot be reached.
+    pub async fn start(self) -> Result<Hub, StartError> {
+        let mut links = Vec::new();
+        for partition in 0..self.bus.partitions() {
+            let link = self.bus.connect(partition).await.map_err(StartError::Bus)?;
+            links.push(Link::new(self.bus.clone(), partition, link, self.observer.clone()));
+        }
+        let key = match self.bus.history() {
+            Some(history) => Some(history.cursor_key().await.map_err(StartError::Bus)?),
+            None => None,
+        };
+        let key = key.map(|key| CursorKey::new(&key));
+        let rules = Arc::new(self.topics);
+        let positions = positions(&*self.bus).await.map_err(StartError::Bus)?;
+        let kept = key.clone().zip(positions).map(|(key, positions)| {
+            let look_every = self.limits.history_check;
+            Kept::new(self.bus.clone(), positions, rules.clone(), key, look_every)
+        });
+        let (wishes, wished) = mpsc::unbounded_channel();
+        let shards: Vec<_> = (0..self.shards)
+            .map(|n| {
+                let (heartbeat, observer) = (self.limits.heartbeat, self.observer.clone());
+                Shard::new(n, wishes.clone(), heartbeat, observer, key.clone())
+            })
+            .collect();
+        let handles: Vec<_> = shards.iter().map(Shard::handle).collect();
+        let bus_up = Arc::new(AtomicBool::new(true));
+        let Limits { inbox_bytes, message_bytes, .. } = self.limits;
+        let (bus, up) = (self.bus.clone(), bus_up.clone());
+        let commands = Arc::new(Commands::new(bus.clone(), handles.clone(), message_bytes));
+        let (shards_of, told) = (handles.clone(), commands.clone());
+        let dispatcher =
+            Dispatcher::new(bus, links, shards_of, told, wished, kept, up, inbox_bytes);
+        spawn(dispatcher.run());
+        for shard in shards {
+            spawn(shard.run());
+        }
+        let node = self.node.unwrap_or_else(random_node);
+        let gate = Mutex::new(Gate::new(clock::monotonic(), &self.limits));
+        let reader = Arc::new(Reader::new(self.bus.clone()));
+        let hub = Hub(Arc::new(Inner {
+            bus: self.bus,
+            authenticator: self.authenticator,
+            authorizer: self.authorizer,
+            handler: self.handler,
+            limits: self.limits,
+            observer: self.observer,
+            shards: handles,
+            wishes,
+            commands,
+            node,
+            framings: Mutex::default(),
+            next_shard: AtomicUsize::new(0),
+            bus_up,
+            rules,
+            kept: key.map(|key| KeptHistory { key, reader }),
+            draining: AtomicBool::new(false),
+            gate,
+        }));
+        // When the bus goes away just now, the wish stands and is fulfilled once it is back.
+        let _ = hub.want(0, vec![hub.0.commands.topic()]).await;
+        Ok(hub)
+    }
+}
+
+fn random_node() -> NodeId {
+    NodeId::new(client_id().to_string()).expect("32 digits are a name")
+}
+
+/// Where a bus stands now, when it keeps anything.
+async fn positions(bus: &dyn Bus) -> Result<Option<Positions>, BusError> {
+    let Some(history) = bus.history() else { return Ok(None) };
+    let mut partitions = Vec::new();
+    for partition in 0..bus.partitions() {
+        let tops = history.tops(partition, &[]).await?;
+        partitions.push((tops.epoch, tops.clock));
+    }
+    Ok(Some(Positions::new(partitions)))
+}

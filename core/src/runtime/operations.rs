@@ -1,0 +1,394 @@
+//! What takes time on a connection: the welcome, joins and leaves, renewals, the application's messages.
+
+use std::sync::Arc;
+
+use super::handler::{Context, Reply};
+use super::observer::Event;
+use super::replay::prove;
+use super::shard::Joined;
+use super::slot::{Floors, gap_of};
+use super::types::ConnectOptions;
+use crate::session::{JoinRequest, Outcome};
+use crate::{
+    Action, ClientMessage, CloseReason, ConnectRequest, CorrelationId, Denied, ErrorCode,
+    GapReason, Identity, Mark, Outgoing, Resume, RoomId, Scope, Topic,
+};
+
+/// How an operation changes the connection besides its outcome.
+pub(crate) enum Done {
+    Outcome(Outcome),
+    /// It is done, and the connection goes on with what it has missed.
+    Replaying(Outcome, Resume),
+    /// There is a new token; these rooms it does not open, and they have been left.
+    Renewed(Arc<Identity>, Vec<Topic>, Outcome),
+    Close(CloseReason),
+}
+
+/// Where a client says that it stands.
+pub(crate) enum Start {
+    /// Nowhere: it begins now.
+    Fresh,
+    Marks(Box<[Mark]>),
+    /// It gave a cursor that is none here.
+    Unreadable,
+}
+
+/// A room that could not be joined, and what the client is told.
+struct NotJoined(ErrorCode, &'static str, Option<RoomId>);
+
+/// What comes after `connected`: the handler, then the rooms that were named.
+pub(crate) async fn welcome(context: Context, number: usize, options: ConnectOptions) -> Done {
+    let start = context.start(options.cursor.as_deref());
+    if let Start::Marks(marks) = start {
+        return welcome_back(&context, number, options, marks).await;
+    }
+    if matches!(start, Start::Unreadable) {
+        context.tell(vec![Outgoing::gap(None, GapReason::Cursor)], Some(GapReason::Cursor)).await;
+    }
+    if let Err(reason) = context.hub.0.handler.on_connect(&context).await {
+        return Done::Close(reason);
+    }
+    for name in options.rooms {
+        let failed = match room_of(&name) {
+            Err(failed) => Some(failed),
+            Ok(room) => {
+                let (cursor, presence) = (options.cursor.clone(), options.presence);
+                let request = JoinRequest { room, cursor, presence, id: None };
+                match join(&context, number, request, None).await.0 {
+                    Outcome::Failed { code, text, room, .. } => Some(NotJoined(code, text, room)),
+                    _ => None,
+                }
+            }
+        };
+        if let Some(NotJoined(code, text, room)) = failed {
+            context.tell(vec![Outgoing::error(code, text, room.as_ref())], None).await;
+        }
+    }
+    Done::Outcome(Outcome::Answered)
+}
+
+/// A client comes back: before it is told so, its rooms are joined and what it missed is found.
+async fn welcome_back(
+    context: &Context,
+    number: usize,
+    options: ConnectOptions,
+    marks: Box<[Mark]>,
+) -> Done {
+    let mut resume = Resume::new(marks.clone());
+    let tenant = &context.identity.tenant;
+    let own = [
+        Topic::user(tenant.clone(), context.identity.user.clone()),
+        Topic::everyone(tenant.clone()),
+    ];
+    let mut rooms = Vec::new();
+    for name in options.rooms {
+        rooms.push(match room_of(&name) {
+            Err(failed) => Err(failed),
+            Ok(room) => match allowed(context, number, &room).await {
+                Err(failed) => Err(failed),
+                Ok(topic) => enter(context, &topic).await.map(|_| topic),
+            },
+        });
+    }
+    let topics = || own.iter().chain(rooms.iter().filter_map(|room| room.as_ref().ok()));
+    let (kept, lost): (Vec<_>, Vec<_>) = topics().partition(|topic| context.hub.keeps(topic));
+    for topic in kept {
+        let partition = context.hub.0.bus.partition(topic);
+        resume.add(topic.clone(), partition, marks[usize::from(partition)]);
+    }
+    if prove(context, &mut resume).await.is_err() {
+        return Done::Close(CloseReason::TRY_AGAIN_LATER);
+    }
+    let recovered = lost.is_empty() && resume.is_recovered(None);
+    let heartbeat = context.hub.0.limits.heartbeat.as_millis() as u64;
+    let connected = Outgoing::connected(context.client, &context.identity, heartbeat, recovered);
+    let connected = context.with_cursor(connected, &resume.marks());
+    let key = context.key;
+    context.shard.ask(move |members| members.open(key, &connected)).await;
+    if let Err(reason) = context.hub.0.handler.on_connect(context).await {
+        return Done::Close(reason);
+    }
+    for topic in own.iter().filter(|topic| !context.hub.keeps(topic)).take(1) {
+        context.tell(vec![gap_of(topic, GapReason::Trimmed)], Some(GapReason::Trimmed)).await;
+    }
+    for room in &rooms {
+        match room {
+            Err(NotJoined(code, text, room)) => {
+                context.tell(vec![Outgoing::error(*code, text, room.as_ref())], None).await;
+            }
+            Ok(topic) => {
+                let recovered = resume.is_recovered(Some(topic));
+                joined(context, topic, recovered, options.presence, None, &resume).await;
+                if !context.hub.keeps(topic) {
+                    let gap = vec![gap_of(topic, GapReason::Trimmed)];
+                    context.tell(gap, Some(GapReason::Trimmed)).await;
+                }
+            }
+        }
+    }
+    Done::Replaying(Outcome::Answered, resume)
+}
+
+fn room_of(name: &str) -> Result<RoomId, NotJoined> {
+    let wrong = "a room's name has 1 to 255 bytes and no control characters";
+    RoomId::new(name).map_err(|_| NotJoined(ErrorCode::InvalidMessage, wrong, None))
+}
+
+/// Holds a connection and puts it into a room, without a word: what comes in the room from now on waits.
+async fn enter(context: &Context, topic: &Topic) -> Result<Entered, NotJoined> {
+    let (key, max, of) = (context.key, context.hub.0.limits.rooms_per_connection, topic.clone());
+    let entered = context.shard.ask(move |members| {
+        let was_held = members.is_held(key);
+        let (point, topics) = members.hold(key);
+        let joined = members.join_room(key, of, max, None);
+        if joined == Joined::TooManyRooms && !was_held {
+            let _ = members.go_live(key, Floors::new());
+        }
+        (joined, Entered { point, topics })
+    });
+    match entered.await {
+        Some((Joined::In, entered)) => Ok(entered),
+        _ => Err(too_many(topic.as_room().cloned())),
+    }
+}
+
+/// What a held connection was before it entered a room.
+struct Entered {
+    /// Where its shard stands: everything up to there has been sent, unless a replay is under way.
+    point: Box<[Mark]>,
+    topics: Vec<Topic>,
+}
+
+/// Asks whether a room may be joined, and has its topic subscribed.
+async fn allowed(context: &Context, number: usize, room: &RoomId) -> Result<Topic, NotJoined> {
+    let fail = |code, text| Err(NotJoined(code, text, Some(room.clone())));
+    match context.hub.authorize(&context.identity, Action::Join(room)).await {
+        Ok(()) => {}
+        Err(Denied::Forbidden) => return fail(ErrorCode::Forbidden, "this room may not be joined"),
+        Err(Denied::Unavailable) => {
+            return fail(ErrorCode::Unavailable, "cannot be decided now, try again");
+        }
+    }
+    let topic = context.room(room.clone());
+    if context.hub.want(number, vec![topic.clone()]).await.is_err() {
+        context.hub.give_up(number, topic);
+        return fail(ErrorCode::Unavailable, "the bus is away, try again");
+    }
+    Ok(topic)
+}
+
+fn too_many(room: Option<RoomId>) -> NotJoined {
+    NotJoined(ErrorCode::TooManyRooms, "this connection is in too many rooms", room)
+}
+
+/// Joins a room. With a cursor, or while a replay is under way, the connection then pulls all its topics.
+pub(crate) async fn join(
+    context: &Context,
+    number: usize,
+    request: JoinRequest,
+    resume: Option<Resume>,
+) -> (Outcome, Option<Resume>) {
+    let JoinRequest { room, cursor, presence, id } = request;
+    let start = context.start(cursor.as_deref());
+    let is_new = !context.is_in(&room).await;
+    let pulls = resume.is_some() || is_new && matches!(start, Start::Marks(_));
+    let result = if pulls {
+        join_pulling(context, number, room, presence, id.clone(), start, resume).await
+    } else {
+        let unreadable = matches!(start, Start::Unreadable);
+        join_live(context, number, room, presence, id.clone(), unreadable).await.map(|()| None)
+    };
+    match result {
+        Ok(resume) => (Outcome::Answered, resume),
+        Err((NotJoined(code, text, room), resume)) => {
+            (Outcome::Failed { id, code, text, room }, resume)
+        }
+    }
+}
+
+type Failed = (NotJoined, Option<Resume>);
+
+async fn join_live(
+    context: &Context,
+    number: usize,
+    room: RoomId,
+    presence: bool,
+    id: Option<CorrelationId>,
+    unreadable: bool,
+) -> Result<(), Failed> {
+    let topic = allowed(context, number, &room).await.map_err(|failed| (failed, None))?;
+    let members = context.members(&topic, presence).await;
+    let answer = Outgoing::room_joined(&room, false, members.as_deref()).answering(id);
+    let (key, max) = (context.key, context.hub.0.limits.rooms_per_connection);
+    let of = topic.clone();
+    match context.shard.ask(move |members| members.join_room(key, of, max, Some(answer))).await {
+        Some(Joined::TooManyRooms) => return Err((too_many(Some(room)), None)),
+        Some(Joined::In) | None => {}
+    }
+    if unreadable {
+        let gap = vec![gap_of(&topic, GapReason::Cursor)];
+        context.tell(gap, Some(GapReason::Cursor)).await;
+    }
+    Ok(())
+}
+
+async fn join_pulling(
+    context: &Context,
+    number: usize,
+    room: RoomId,
+    presence: bool,
+    id: Option<CorrelationId>,
+    start: Start,
+    resume: Option<Resume>,
+) -> Result<Option<Resume>, Failed> {
+    let topic = match allowed(context, number, &room).await {
+        Ok(topic) => topic,
+        Err(failed) => return Err((failed, resume)),
+    };
+    let Entered { point, topics } = match enter(context, &topic).await {
+        Ok(entered) => entered,
+        Err(failed) => return Err((failed, resume)),
+    };
+    let mut resume = resume.unwrap_or_else(|| {
+        let mut resume = Resume::new(point.clone());
+        for topic in topics.iter().filter(|topic| context.hub.keeps(topic)) {
+            let partition = context.hub.0.bus.partition(topic);
+            resume.add(topic.clone(), partition, point[usize::from(partition)]);
+        }
+        resume
+    });
+    if resume.has(&topic) {
+        joined(context, &topic, false, presence, id, &resume).await;
+        return Ok(Some(resume));
+    }
+    let partition = context.hub.0.bus.partition(&topic);
+    let (gap, from) = match &start {
+        Start::Marks(marks) => (GapReason::Trimmed, marks[usize::from(partition)]),
+        Start::Fresh | Start::Unreadable => (GapReason::Cursor, point[usize::from(partition)]),
+    };
+    let mut proven = false;
+    if context.hub.keeps(&topic) {
+        resume.add(topic.clone(), partition, from);
+        proven = prove(context, &mut resume).await.is_ok();
+        if !proven {
+            // What was missed cannot be read now; from here on the room is held, then live.
+            resume.remove(&topic);
+        }
+    }
+    let has_marks = matches!(start, Start::Marks(_));
+    let recovered = has_marks && proven && resume.is_recovered(Some(&topic));
+    joined(context, &topic, recovered, presence, id, &resume).await;
+    let untold = !proven && has_marks || matches!(start, Start::Unreadable);
+    if untold {
+        let gap = if has_marks && context.hub.keeps(&topic) { GapReason::Outage } else { gap };
+        context.tell(vec![gap_of(&topic, gap)], Some(gap)).await;
+    }
+    Ok(Some(resume))
+}
+
+/// `room:joined`, with the cursor of the replay that is under way.
+async fn joined(
+    context: &Context,
+    topic: &Topic,
+    recovered: bool,
+    presence: bool,
+    id: Option<CorrelationId>,
+    resume: &Resume,
+) {
+    let Some(room) = topic.as_room() else { return };
+    let members = context.members(topic, presence).await;
+    let answer = Outgoing::room_joined(room, recovered, members.as_deref()).answering(id);
+    context.tell(vec![context.with_cursor(answer, &resume.marks())], None).await;
+}
+
+pub(crate) async fn leave(
+    context: &Context,
+    room: RoomId,
+    id: Option<CorrelationId>,
+    reason: Option<&str>,
+) {
+    let (key, topic) = (context.key, context.room(room.clone()));
+    let left = Outgoing::room_left(&room, reason).answering(id);
+    context.shard.ask(move |members| members.leave_room(key, topic, &left)).await;
+}
+
+/// A renewal presents the token alone: what the first request said besides is not kept.
+pub(crate) async fn renew(context: Context, token: String, id: Option<CorrelationId>) -> Done {
+    let failed =
+        |code, text| Done::Outcome(Outcome::Failed { id: id.clone(), code, text, room: None });
+    let request = ConnectRequest::default().with_token(token);
+    let identity = match context.hub.authenticate(&request).await {
+        Ok(identity) => identity,
+        Err(crate::AuthError::Unavailable(_)) => {
+            return failed(ErrorCode::Unavailable, "the token cannot be checked now");
+        }
+        Err(_) => return failed(ErrorCode::Forbidden, "the token is no good; the old one goes on"),
+    };
+    if (&identity.tenant, &identity.user) != (&context.identity.tenant, &context.identity.user) {
+        return failed(ErrorCode::Forbidden, "the token is another user's; the old one goes on");
+    }
+    let (key, mut left) = (context.key, Vec::new());
+    let rooms =
+        context.shard.ask(move |m| m.router.topics_of(key).cloned().collect::<Vec<Topic>>()).await;
+    for topic in rooms.unwrap_or_default() {
+        let Scope::Room(room) = topic.scope else { continue };
+        if context.hub.authorize(&identity, Action::Join(&room)).await == Err(Denied::Forbidden) {
+            left.push(context.room(room.clone()));
+            leave(&context, room, None, Some("forbidden")).await;
+        }
+    }
+    let expires_at = identity.expires_at;
+    Done::Renewed(Arc::new(identity), left, Outcome::Renewed(id, expires_at))
+}
+
+pub(crate) async fn handle(context: &Context, message: ClientMessage) -> Outcome {
+    let id = message.id;
+    match context.hub.0.handler.on_message(context, &message.message).await {
+        Ok(Reply::None) if id.is_none() => Outcome::Answered,
+        Ok(Reply::None) => Outcome::Handled(id, None),
+        Ok(Reply::Message(reply)) => Outcome::Handled(id, Some(reply)),
+        Ok(Reply::Unknown) => Outcome::Failed {
+            id,
+            code: ErrorCode::UnknownType,
+            text: "no handler knows this type",
+            room: None,
+        },
+        Err(error) => {
+            let (code, text) = error.told();
+            Outcome::Failed { id, code, text, room: None }
+        }
+    }
+}
+
+impl Context {
+    fn start(&self, cursor: Option<&str>) -> Start {
+        let Some(cursor) = cursor else { return Start::Fresh };
+        let kept = self.hub.0.kept.as_ref();
+        let marks = kept.and_then(|kept| kept.key.read(&self.identity.tenant, cursor).ok());
+        match marks.filter(|marks| marks.len() == usize::from(self.hub.0.bus.partitions())) {
+            Some(marks) => Start::Marks(marks.into()),
+            None => Start::Unreadable,
+        }
+    }
+
+    pub(crate) fn with_cursor(&self, mut message: Outgoing, marks: &[Mark]) -> Outgoing {
+        let kept = self.hub.0.kept.as_ref();
+        message.cursor = kept.map(|kept| kept.key.write(&self.identity.tenant, marks).into());
+        message
+    }
+
+    /// Says something in the connection's one order; a gap is also observed.
+    async fn tell(&self, messages: Vec<Outgoing>, gap: Option<GapReason>) {
+        let key = self.key;
+        self.shard.ask(move |members| members.send(key, &messages)).await;
+        if let Some(reason) = gap {
+            self.hub.0.observer.on(Event::Gap { reason, connections: 1 });
+        }
+    }
+
+    /// Who is in a room, when that is asked.
+    #[expect(clippy::unused_async, reason = "presence is asked of the bus")]
+    async fn members(&self, _: &Topic, presence: bool) -> Option<Vec<String>> {
+        presence.then(Vec::new)
+    }
+}

@@ -1,0 +1,168 @@
+//! A connection's replay: what it missed, read as it takes it, until it is live.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+use tokio::time::{sleep, timeout};
+
+use super::handler::Context;
+use super::observer::Event;
+use super::routed::Receiver;
+use super::slot::{Floors, Overflown, gap_of};
+use super::spawn::jitter;
+use crate::{BusError, EpochChanged, Framing, HistoryPage, Outgoing, Replay, Resume, Topic};
+
+/// A replay that is under way. One step at a time; the connection polls it.
+pub(crate) struct Replaying {
+    resume: Resume,
+    step: Option<BoxFuture<'static, Step>>,
+}
+
+/// How a step ended.
+pub(crate) enum Step {
+    Read(Vec<Read>),
+    Live(Result<(), Overflown>),
+    Rested,
+}
+
+type Read = (Topic, Result<HistoryPage, Arc<BusError>>);
+
+impl Replaying {
+    pub(crate) fn new(resume: Resume) -> Self {
+        Self { resume, step: None }
+    }
+
+    /// The replay as it stands; what was being read will be read again.
+    pub(crate) fn stop(mut self) -> Resume {
+        self.resume.unask();
+        self.resume
+    }
+
+    pub(crate) fn leave(&mut self, topic: &Topic) {
+        self.resume.remove(topic);
+    }
+
+    /// The next frames, about [`BATCH`] bytes; none while something has to be read first.
+    pub(crate) fn frames(
+        &mut self,
+        context: &Context,
+        who: &Receiver,
+        framing: Framing,
+    ) -> Vec<Bytes> {
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH
+            && let Some(replay) = self.resume.take()
+        {
+            let message = match replay {
+                Replay::Gap(topic, reason) => {
+                    context.hub.0.observer.on(Event::Gap { reason, connections: 1 });
+                    gap_of(&topic, reason)
+                }
+                Replay::Deliver(delivery, _) if !who.gets(delivery.except.as_ref()) => continue,
+                Replay::Deliver(delivery, marks) => {
+                    let room = delivery.topic.as_room().cloned();
+                    context.with_cursor(Outgoing::event(delivery.message, room), &marks)
+                }
+            };
+            let frame = (framing.encode)(&message);
+            bytes += frame.len();
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// Goes on; to be called when there are no frames. Ready with what [`done`](Self::done) takes.
+    pub(crate) async fn step(&mut self, context: &Context) -> Step {
+        let step = match &mut self.step {
+            Some(step) => step,
+            none => none.insert(next(context.clone(), &mut self.resume)),
+        };
+        let done = step.await;
+        self.step = None;
+        done
+    }
+
+    /// Takes in how a step ended. Answers whether the connection is live.
+    ///
+    /// # Errors
+    /// [`EpochChanged`]: the client has to come back with its last cursor.
+    pub(crate) fn done(&mut self, step: Step) -> Result<bool, EpochChanged> {
+        match step {
+            Step::Read(reads) => {
+                if take_in(&mut self.resume, reads)? {
+                    self.step = Some(sleep(jitter(REST)).map(|()| Step::Rested).boxed());
+                }
+            }
+            Step::Live(Ok(())) => return Ok(true),
+            Step::Live(Err(Overflown)) => self.resume.again(),
+            Step::Rested => {}
+        }
+        Ok(false)
+    }
+}
+
+fn next(context: Context, resume: &mut Resume) -> BoxFuture<'static, Step> {
+    let wants = resume.wants();
+    if !wants.is_empty() {
+        return async move { Step::Read(read(&context, wants).await) }.boxed();
+    }
+    let floors: Floors =
+        resume.floors().map(|(topic, epoch, clock)| (topic.clone(), (epoch, clock))).collect();
+    let key = context.key;
+    async move {
+        let live = context.shard.ask(move |members| members.go_live(key, floors)).await;
+        Step::Live(live.unwrap_or(Ok(())))
+    }
+    .boxed()
+}
+
+async fn read(context: &Context, wants: Vec<(Topic, u64)>) -> Vec<Read> {
+    let Some(kept) = &context.hub.0.kept else { return Vec::new() };
+    join_all(wants.into_iter().map(|(topic, after)| async move {
+        let page = kept.reader.read(&topic, after).await;
+        (topic, page)
+    }))
+    .await
+}
+
+/// Answers whether something could not be read.
+fn take_in(resume: &mut Resume, reads: Vec<Read>) -> Result<bool, EpochChanged> {
+    let mut failed = false;
+    for (topic, page) in reads {
+        match page {
+            Ok(page) => resume.page(&topic, page)?,
+            Err(_) => {
+                resume.failed(&topic);
+                failed = true;
+            }
+        }
+    }
+    Ok(failed)
+}
+
+/// The history could not be read in time.
+pub(crate) struct Unproven;
+
+/// Reads until it can be said what is recovered, at most for `handshake_deadline`.
+pub(crate) async fn prove(context: &Context, resume: &mut Resume) -> Result<(), Unproven> {
+    let proving = async {
+        while !resume.is_proven() {
+            let wants = resume.wants();
+            let reads = read(context, wants).await;
+            if take_in(resume, reads).map_err(|_| Unproven)? {
+                sleep(jitter(REST)).await;
+            }
+        }
+        Ok(())
+    };
+    let proven = timeout(context.hub.0.limits.handshake_deadline, proving).await;
+    let proven = proven.unwrap_or(Err(Unproven));
+    resume.unask();
+    proven
+}
+
+/// Bytes that are replayed at once; the next come when these have left.
+const BATCH: usize = 32 * 1024;
+/// How long to wait, about, when the history could not be read.
+const REST: std::time::Duration = std::time::Duration::from_millis(250);

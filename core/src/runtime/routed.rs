@@ -1,0 +1,93 @@
+//! A delivery on its way to its receivers: framed at most once per framing, with the cursor that goes with it.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+
+use crate::{
+    ClientId, CursorKey, Delivery, Except, Framing, Mark, Outgoing, Position, TenantId, Topic,
+    UserId,
+};
+
+pub(crate) struct Routed {
+    pub(crate) topic: Topic,
+    except: Option<Except>,
+    message: Outgoing,
+    /// Where it stands, when its topic is kept.
+    pub(crate) place: Option<Place>,
+    frames: [OnceLock<Bytes>; MAX_FRAMINGS],
+    /// What it costs while it waits, in bytes.
+    pub(crate) cost: usize,
+}
+
+/// Where a message stands in its topic, and the cursor of who has got it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) position: Position,
+    pub(crate) marks: Box<[Mark]>,
+}
+
+/// A framing with its place among those that the hub knows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NumberedFraming {
+    pub(crate) framing: Framing,
+    pub(crate) number: usize,
+}
+
+impl Routed {
+    /// A delivery; with the marks behind it when its topic is kept.
+    pub(crate) fn new(
+        delivery: Delivery,
+        marks: Option<Box<[Mark]>>,
+        key: Option<&CursorKey>,
+    ) -> Self {
+        let cost = delivery.message.len() + ENTRY_COST;
+        let Delivery { topic, message, except, position, .. } = delivery;
+        let mut message = Outgoing::event(message, topic.as_room().cloned());
+        let place = position.zip(marks).map(|(position, marks)| Place { position, marks });
+        if let (Some(place), Some(key)) = (&place, key) {
+            message.cursor = Some(key.write(&topic.tenant, &place.marks).into());
+        }
+        Self { topic, except, message, place, frames: Default::default(), cost }
+    }
+
+    pub(crate) fn frame(&self, framing: NumberedFraming) -> Bytes {
+        let encode = || (framing.framing.encode)(&self.message);
+        match self.frames.get(framing.number) {
+            Some(frame) => frame.get_or_init(encode).clone(),
+            None => encode(),
+        }
+    }
+
+    /// Whether it is for a client, which may have been another one before it came back.
+    pub(crate) fn is_for(&self, who: &Receiver) -> bool {
+        who.gets(self.except.as_ref())
+    }
+}
+
+/// Who receives, as exclusions see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Receiver {
+    pub(crate) tenant: TenantId,
+    pub(crate) user: UserId,
+    pub(crate) client: ClientId,
+    /// Which client it was before it came back.
+    pub(crate) previous: Option<ClientId>,
+}
+
+impl Receiver {
+    pub(crate) fn gets(&self, except: Option<&Except>) -> bool {
+        match except {
+            None => true,
+            Some(Except::Client(client)) => {
+                *client != self.client && Some(*client) != self.previous
+            }
+            Some(Except::User(user)) => *user != self.user,
+        }
+    }
+}
+
+/// Framings of which a delivery keeps the frame; a further one is framed per receiver.
+const MAX_FRAMINGS: usize = 8;
+/// What an entry of an inbox costs beside its message, in bytes.
+const ENTRY_COST: usize = 256;
