@@ -192,7 +192,12 @@ impl Positions {
                     track.held.push_back(delivery);
                 }
             }
-            (Some(last), None) if offset == last.offset + 1 => self.dispatch(delivery, steps),
+            // Of a topic that the store did not know, the first message may have any offset.
+            (Some(last), None)
+                if offset == last.offset + 1 || (last.offset == 0 && track.following) =>
+            {
+                self.dispatch(delivery, steps);
+            }
             (Some(_), None) => {
                 self.miss(&delivery.topic, offset - 1);
                 self.hold(delivery);

@@ -21,7 +21,8 @@ use super::reads::{Answer, Reads};
 use super::routed::Routed;
 use super::shard::ShardHandle;
 use crate::{
-    Ask, Bus, BusError, CursorKey, Delivery, GapReason, Mark, Positions, Step, Topic, TopicRules,
+    Ask, Bus, BusError, CursorKey, Delivery, GapReason, Mark, Positions, Scope, Step, Topic,
+    TopicRules,
 };
 
 /// What shards and connections ask of the dispatcher.
@@ -72,6 +73,10 @@ impl Kept {
         let mut looks = interval(look_every);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { positions, rules, key, reads: Reads::new(bus), looks }
+    }
+
+    fn keeps(&self, topic: &Topic) -> bool {
+        self.rules.retention(topic).is_some()
     }
 }
 
@@ -160,7 +165,7 @@ impl Dispatcher {
             link.set(topic, true);
             away |= !link.is_up();
             let is_subscribed = link.is_subscribed(topic);
-            if let Some(kept) = self.kept.as_mut().filter(|k| k.rules.retention(topic).is_some()) {
+            if let Some(kept) = self.kept.as_mut().filter(|kept| kept.keeps(topic)) {
                 let is_new = !self.topics.contains_key(topic);
                 kept.positions.want(topic, partition);
                 if is_new && is_subscribed {
@@ -197,11 +202,12 @@ impl Dispatcher {
 
     /// Whether nothing but the subscription is needed to be in a topic.
     fn is_ready(&self, topic: &Topic) -> bool {
-        self.kept_of(topic).is_none_or(|kept| kept.positions.is_ready(topic))
+        let kept = self.kept.as_ref().filter(|kept| kept.keeps(topic));
+        kept.is_none_or(|kept| kept.positions.is_ready(topic))
     }
 
-    fn kept_of(&self, topic: &Topic) -> Option<&Kept> {
-        self.kept.as_ref().filter(|kept| kept.rules.retention(topic).is_some())
+    fn keeps(&self, topic: &Topic) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.keeps(topic))
     }
 
     fn give_up(&mut self, topic: &Topic, shard: usize) {
@@ -235,15 +241,17 @@ impl Dispatcher {
         let lost: Vec<_> = topics.filter(|t| self.bus.partition(t) == partition).cloned().collect();
         self.refuse(&lost);
         self.kept.iter_mut().for_each(|kept| kept.positions.lost(partition));
-        self.suspects.extend(
-            lost.into_iter().filter(|t| {
-                self.kept.as_ref().is_none_or(|kept| kept.rules.retention(t).is_none())
-            }),
-        );
+        // A gap without a room is the user's, and covers what went to everyone and to the client.
+        let is_suspect = |topic: &Topic| match topic.scope {
+            Scope::Room(_) | Scope::User(_) => !self.keeps(topic),
+            Scope::Client(_) | Scope::Everyone => false,
+        };
+        let suspects: Vec<_> = lost.into_iter().filter(is_suspect).collect();
+        self.suspects.extend(suspects);
     }
 
     fn subscribed(&mut self, topic: &Topic) {
-        if let Some(kept) = self.kept.as_mut().filter(|k| k.rules.retention(topic).is_some()) {
+        if let Some(kept) = self.kept.as_mut().filter(|kept| kept.keeps(topic)) {
             kept.positions.subscribed(topic);
         }
         if self.is_ready(topic) {
@@ -281,7 +289,7 @@ impl Dispatcher {
         if self.commands.take(&delivery) || !self.topics.contains_key(&delivery.topic) {
             return;
         }
-        match self.kept.as_mut().filter(|k| k.rules.retention(&delivery.topic).is_some()) {
+        match self.kept.as_mut().filter(|kept| kept.keeps(&delivery.topic)) {
             None => self.dispatch(delivery, None).await,
             Some(kept) => {
                 let mut steps = Vec::new();

@@ -43,15 +43,17 @@ impl Replaying {
         self.resume.remove(topic);
     }
 
-    /// The next frames, about [`BATCH`] bytes; none while something has to be read first.
+    /// The next frames, about [`BATCH`] bytes and never more than the outbox takes; none while something has to be
+    /// read first.
     pub(crate) fn frames(
         &mut self,
         context: &Context,
         who: &Receiver,
         framing: Framing,
     ) -> Vec<Bytes> {
+        let batch = BATCH.min(context.hub.0.limits.outbox_bytes / 2);
         let (mut frames, mut bytes) = (Vec::new(), 0);
-        while bytes < BATCH
+        while bytes < batch
             && let Some(replay) = self.resume.take()
         {
             let message = match replay {

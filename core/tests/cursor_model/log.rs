@@ -54,7 +54,7 @@ impl Log {
         *clock += 1;
         let entries = &self.topics[at];
         let before = entries.last().filter(|e| e.position.epoch == self.epoch);
-        let offset = before.map_or(0, |e| e.position.offset) + 1;
+        let offset = before.map_or(*clock, |e| e.position.offset + 1);
         let position = Position { epoch: self.epoch, offset, clock: *clock };
         let number = entries.len() as u64 + 1;
         self.topics[at].push(Entry { position, number, kept: true });

@@ -1,0 +1,278 @@
+//! Nothing is lost in silence: what a client that was away gets, and how a node mends what its bus lost.
+
+#![cfg(feature = "testing")]
+#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_bus_memory::MemoryBus;
+use tidings_core::{
+    AllowAll, Anonymous, ConnectOptions, Except, Hub, Limits, Retention, TenantId, TopicOptions,
+    TopicRules,
+};
+
+use support::*;
+
+/// A hub that keeps so many messages per topic.
+async fn keeping(bus: &MemoryBus, count: u32, change: impl FnOnce(&mut Limits)) -> Hub {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    let mut options = TopicOptions::default();
+    options.retention = Some(Retention { count, age: Duration::from_secs(600) });
+    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), Arc::new(AllowAll));
+    let builder = builder.topics(TopicRules::all(options)).limits(limits).shards(2);
+    builder.start().await.expect("the bus is there")
+}
+
+fn back(client: &Client, rooms: &[&str]) -> ConnectOptions {
+    let rooms = rooms.iter().map(|room| (*room).to_owned()).collect();
+    let (cursor, previous) = (client.cursor.clone(), Some(client.id));
+    ConnectOptions { rooms, cursor, previous, ..ConnectOptions::default() }
+}
+
+fn everyone() -> tidings_core::Topic {
+    tidings_core::Topic::everyone(TenantId::default())
+}
+
+#[tokio::test]
+async fn who_comes_back_gets_what_it_missed_in_order_and_then_what_is_live() {
+    let bus = MemoryBus::default();
+    let hubs = [hub(&bus).await, hub(&bus).await];
+    let mut client = Client::connect(&hubs[0], "u").await;
+    client.join("a").await;
+    client.join("b").await;
+    publish(&hubs[0], news(&room("a"), 0)).await;
+    client.hears(0).await;
+    client.pipe.finish();
+    for n in 1..100 {
+        let topics = [room("a"), room("b"), user("u"), everyone(), room("other")];
+        publish(&hubs[n as usize % 2], news(&topics[n as usize % 5], n)).await;
+    }
+    let (mut client, connected) =
+        Client::connect_with(&hubs[1], "u", back(&client, &["a", "b"])).await;
+    assert_eq!(connected["payload"]["recovered"], true);
+    for room in ["a", "b"] {
+        let joined = client.next("room:joined").await;
+        assert_eq!(
+            (&joined["payload"]["roomId"], &joined["payload"]["recovered"]),
+            (&room.into(), &true.into())
+        );
+    }
+    for n in (1..100).filter(|n| n % 5 != 4) {
+        client.hears(n).await;
+    }
+    publish(&hubs[0], news(&room("b"), 100)).await;
+    client.hears(100).await;
+}
+
+#[tokio::test]
+async fn each_cursor_on_the_way_is_good_to_go_on_from() {
+    let bus = MemoryBus::default();
+    let hub = hub(&bus).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("a").await;
+    for n in 0..20 {
+        publish(&hub, news(&if n % 2 == 0 { room("a") } else { user("u") }, n)).await;
+    }
+    // It is cut after each message and gets the next one each time.
+    for n in 0..20 {
+        client.hears(n).await;
+        let (mut again, _) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+        again.next("room:joined").await;
+        client = again;
+    }
+    publish(&hub, news(&room("a"), 20)).await;
+    client.hears(20).await;
+}
+
+#[tokio::test]
+async fn a_join_with_a_cursor_replays_the_room_and_nothing_twice() {
+    let bus = MemoryBus::default();
+    let hub = hub(&bus).await;
+    let mut client = Client::connect(&hub, "u").await;
+    let cursor = client.cursor.clone().expect("`connected` has a cursor");
+    for n in 0..10 {
+        publish(&hub, news(&room("a"), n)).await;
+    }
+    publish(&hub, news(&user("u"), 10)).await;
+    client.hears(10).await;
+    client
+        .say(&format!(
+            "{{\"type\":\"join:room\",\"id\":7,\"payload\":{{\"roomId\":\"a\",\"cursor\":\"{cursor}\"}}}}"
+        ))
+        .await;
+    let joined = client.next("room:joined").await;
+    assert_eq!((&joined["id"], &joined["payload"]["recovered"]), (&7.into(), &true.into()));
+    for n in 0..10 {
+        client.hears(n).await;
+    }
+    publish(&hub, news(&user("u"), 11)).await;
+    publish(&hub, news(&room("a"), 12)).await;
+    client.hears(11).await;
+    client.hears(12).await;
+}
+
+#[tokio::test]
+async fn a_message_that_the_link_lost_comes_before_the_next_of_its_topic() {
+    let bus = MemoryBus::default();
+    let hub = hub(&bus).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("a").await;
+    publish(&hub, news(&room("a"), 0)).await;
+    client.hears(0).await;
+    bus.drop_next(3);
+    for n in 1..5 {
+        publish(&hub, news(&room("a"), n)).await;
+    }
+    for n in 1..5 {
+        client.hears(n).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_last_message_is_found_by_the_look_at_the_tops() {
+    let bus = MemoryBus::default();
+    let hub = hub_with(&bus, |limits| limits.history_check = Duration::from_millis(50)).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("a").await;
+    publish(&hub, news(&room("a"), 0)).await;
+    client.hears(0).await;
+    bus.drop_next(2);
+    publish(&hub, news(&room("a"), 1)).await;
+    publish(&hub, news(&user("u"), 2)).await;
+    let mut heard =
+        [client.next("news").await, client.next("news").await].map(|m| m["payload"].as_u64());
+    heard.sort();
+    assert_eq!(heard, [Some(1), Some(2)]);
+}
+
+#[tokio::test]
+async fn a_cut_link_is_mended_and_clients_notice_nothing() {
+    let bus = MemoryBus::default();
+    let hub = hub(&bus).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("a").await;
+    for n in 0..50 {
+        if n % 10 == 5 {
+            bus.cut_links();
+        }
+        publish(&hub, news(&room("a"), n)).await;
+    }
+    for n in 0..50 {
+        client.hears(n).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_longer_kept_is_told_and_the_rest_follows() {
+    let bus = MemoryBus::default();
+    let hub = keeping(&bus, 5, |_| {}).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("a").await;
+    client.pipe.finish();
+    for n in 0..8 {
+        publish(&hub, news(&room("a"), n)).await;
+    }
+    let (mut client, connected) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+    assert_eq!(connected["payload"]["recovered"], false);
+    assert_eq!(client.next("room:joined").await["payload"]["recovered"], false);
+    let gap = client.next("gap").await;
+    assert_eq!(
+        (&gap["payload"]["roomId"], &gap["payload"]["reason"]),
+        (&"a".into(), &"trimmed".into())
+    );
+    for n in 3..8 {
+        client.hears(n).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flushed_store_is_told_as_a_gap() {
+    let bus = MemoryBus::default();
+    let hub = hub(&bus).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("a").await;
+    publish(&hub, news(&room("a"), 0)).await;
+    client.hears(0).await;
+    let before = back(&client, &["a"]);
+    bus.flush();
+    publish(&hub, news(&room("a"), 1)).await;
+    // The user's stream and that of everyone have gaps, and the room.
+    for _ in 0..3 {
+        assert_eq!(client.next("gap").await["payload"]["reason"], "epoch");
+    }
+    client.hears(1).await;
+    let (mut client, connected) = Client::connect_with(&hub, "u", before).await;
+    assert_eq!(connected["payload"]["recovered"], false);
+    client.next("room:joined").await;
+    for _ in 0..3 {
+        assert_eq!(client.next("gap").await["payload"]["reason"], "epoch");
+    }
+    client.hears(1).await;
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_none_is_told_and_live_goes_on() {
+    let bus = MemoryBus::default();
+    let hub = hub(&bus).await;
+    let options = ConnectOptions {
+        cursor: Some("nonsense".to_owned()),
+        rooms: vec!["a".to_owned()],
+        ..ConnectOptions::default()
+    };
+    let (mut client, connected) = Client::connect_with(&hub, "u", options).await;
+    assert_eq!(connected["payload"]["recovered"], false);
+    assert_eq!(client.next("gap").await["payload"]["reason"], "cursor");
+    assert_eq!(client.next("room:joined").await["payload"]["recovered"], false);
+    assert_eq!(client.next("gap").await["payload"]["roomId"], "a");
+    publish(&hub, news(&room("a"), 1)).await;
+    client.hears(1).await;
+}
+
+#[tokio::test]
+async fn exclusions_hold_on_replay() {
+    let bus = MemoryBus::default();
+    let hub = hub(&bus).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("a").await;
+    client.pipe.finish();
+    publish(&hub, news(&room("a"), 1).except(Except::Client(client.id))).await;
+    let user = tidings_core::UserId::new("u").expect("a name");
+    publish(&hub, news(&room("a"), 2).except(Except::User(user))).await;
+    publish(&hub, news(&room("a"), 3)).await;
+    let (mut again, _) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+    again.next("room:joined").await;
+    again.hears(3).await;
+    // Another connection of the user was not the one that was left out.
+    let other = ConnectOptions { previous: None, ..back(&client, &["a"]) };
+    let (mut other, _) = Client::connect_with(&hub, "u", other).await;
+    other.next("room:joined").await;
+    other.hears(1).await;
+    other.hears(3).await;
+}
+
+#[tokio::test]
+async fn a_replay_of_any_length_fits_a_small_outbox() {
+    let bus = MemoryBus::default();
+    let hub = keeping(&bus, 5000, |limits| limits.outbox_bytes = 2048).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("a").await;
+    client.pipe.finish();
+    for n in 0..3000 {
+        publish(&hub, news(&room("a"), n)).await;
+    }
+    let (mut client, _) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+    client.next("room:joined").await;
+    for n in 0..3000 {
+        client.hears(n).await;
+        if n % 10 == 0 {
+            publish(&hub, news(&room("a"), 3000 + n / 10)).await;
+        }
+    }
+    for n in 3000..3300 {
+        client.hears(n).await;
+    }
+}
