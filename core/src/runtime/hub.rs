@@ -188,22 +188,40 @@ impl Hub {
     /// # Errors
     /// [`PublishError`] says whether to mend the message or to try again.
     pub async fn publish(&self, publication: Publication) -> Result<Receipt, PublishError> {
-        let begun = clock::monotonic();
-        let published = match self.check(&publication) {
-            Ok(()) => self.hand_to_bus(publication).await,
-            Err(error) => Err(error),
-        };
-        let (outcome, took) = (published.as_ref().map(drop), clock::monotonic() - begun);
-        self.0.observer.on(Event::Published { outcome, took });
-        published
+        let missing = || Err(PublishError::Bus(no_answer()));
+        self.publish_all(vec![publication]).await.pop().unwrap_or_else(missing)
     }
 
-    async fn hand_to_bus(&self, mut publication: Publication) -> Result<Receipt, PublishError> {
-        publication.retention =
-            publication.retention.or_else(|| self.0.rules.retention(&publication.topic));
-        let mut receipts = self.0.bus.publish(vec![publication]).await;
-        let missing = || Err(BusError::Unavailable("the bus gave no answer".to_owned()));
-        receipts.pop().unwrap_or_else(missing).map_err(PublishError::Bus)
+    /// Publishes a batch, in order and in one go; one answer per publication. One that is wrong hinders no other.
+    ///
+    /// # Errors
+    /// [`PublishError`] in the place of each publication that was not accepted.
+    pub async fn publish_all(&self, batch: Vec<Publication>) -> Vec<Result<Receipt, PublishError>> {
+        let begun = clock::monotonic();
+        let (mut good, mut wrong) = (Vec::with_capacity(batch.len()), Vec::new());
+        for mut publication in batch {
+            let checked = self.check(&publication);
+            wrong.push(checked.err());
+            if wrong.last().is_some_and(Option::is_none) {
+                let kept = || self.0.rules.retention(&publication.topic);
+                publication.retention = publication.retention.or_else(kept);
+                good.push(publication);
+            }
+        }
+        let mut receipts = match good.is_empty() {
+            true => Vec::new(),
+            false => self.0.bus.publish(good).await,
+        }
+        .into_iter();
+        let mut receipt =
+            || receipts.next().unwrap_or_else(|| Err(no_answer())).map_err(PublishError::Bus);
+        let published: Vec<_> =
+            wrong.into_iter().map(|wrong| wrong.map_or_else(&mut receipt, Err)).collect();
+        let took = clock::monotonic() - begun;
+        for published in &published {
+            self.0.observer.on(Event::Published { outcome: published.as_ref().map(drop), took });
+        }
+        published
     }
 
     /// The cursor of who has got a publication and everything before it; `None` when it is not kept.
@@ -306,3 +324,7 @@ impl Hub {
 
 /// How often a shutdown looks whether all are gone.
 const SHUTDOWN_POLL: std::time::Duration = std::time::Duration::from_millis(20);
+
+fn no_answer() -> BusError {
+    BusError::Unavailable("the bus gave no answer".to_owned())
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use tidings_core::Limits;
+use tidings_core::{Limits, Retention};
 
 /// Pushes events to rooms and users over WebSocket and Server-Sent Events.
 #[derive(Debug, Clone, Parser)]
@@ -53,6 +53,9 @@ pub(crate) struct Cli {
     /// Seconds over which SIGTERM lets connections leave, evenly; 0 ends them all at once.
     #[arg(long, env = "TIDINGS_DRAIN_SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) drain_seconds: Duration,
+    /// What is kept of each room and user, as MESSAGES:SECONDS; 0 keeps nothing.
+    #[arg(long, env = "TIDINGS_HISTORY", default_value = "256:600", value_parser = history)]
+    pub(crate) history: History,
     /// A field of `Limits`, as NAME=VALUE; may be repeated.
     #[arg(long, env = "TIDINGS_LIMIT", value_delimiter = ',')]
     pub(crate) limit: Vec<String>,
@@ -77,6 +80,24 @@ impl Cli {
         }
         Ok(limits)
     }
+}
+
+/// What is kept of a topic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct History(pub(crate) Option<Retention>);
+
+fn history(text: &str) -> Result<History, String> {
+    if text == "0" {
+        return Ok(History(None));
+    }
+    let retention = text.split_once(':').and_then(|(count, age)| {
+        let count = count.parse().ok().filter(|&count| count > 0)?;
+        let age = age.parse().ok().filter(|&age| age > 0).map(Duration::from_secs)?;
+        Some(Retention { count, age })
+    });
+    retention
+        .map(|retention| History(Some(retention)))
+        .ok_or("MESSAGES:SECONDS, both above 0, or 0 for nothing".to_owned())
 }
 
 /// A number of seconds up to a day; fractions count.

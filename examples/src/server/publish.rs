@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tidings_core::{
-    Except, Message, MessageType, Payload, Publication, PublishError, RoomId, TenantId, Topic,
-    UserId,
+    BusError, Except, Message, MessageType, Payload, Publication, PublishError, Receipt, RoomId,
+    TenantId, Topic, UserId,
 };
 
 use crate::app::App;
@@ -49,17 +49,37 @@ pub(crate) async fn publish(
         }
         _ => {}
     }
-    let mut answers: Vec<Value> = Vec::with_capacity(wanted.len());
+    let (mut good, mut answers) = (Vec::new(), Vec::with_capacity(wanted.len()));
     for one in wanted {
         answers.push(match read(one, &body) {
-            Err(reason) => failed("invalid_message", &reason),
-            Ok(publication) => match app.hub.publish(publication).await {
-                Ok(_) => json!({}),
-                Err(error) => failed(code(&error), &error.to_string()),
-            },
+            Err(reason) => Some(failed("invalid_message", &reason)),
+            Ok(publication) => {
+                good.push(publication);
+                None
+            }
         });
     }
+    let topics: Vec<_> = good.iter().map(|publication| publication.topic.clone()).collect();
+    let published = app.hub.publish_all(good).await;
+    if !published.is_empty() && published.iter().all(is_away) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the bus is away\n").into_response();
+    }
+    let mut published =
+        published.into_iter().zip(topics).map(|(published, topic)| match published {
+            Ok(receipt) => match app.hub.cursor_of(&topic, &receipt) {
+                Some(cursor) => json!({ "cursor": cursor }),
+                None => json!({}),
+            },
+            Err(error) => failed(code(&error), &error.to_string()),
+        });
+    let answers: Vec<_> =
+        answers.into_iter().filter_map(|wrong| wrong.or_else(|| published.next())).collect();
     axum::Json(answers).into_response()
+}
+
+/// Whether nothing was published since the bus is away.
+fn is_away(published: &Result<Receipt, PublishError>) -> bool {
+    matches!(published, Err(PublishError::Bus(BusError::Unavailable(_))))
 }
 
 #[derive(Deserialize)]
