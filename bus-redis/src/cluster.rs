@@ -163,4 +163,4 @@ async fn keep_fresh(shared: Arc<Shared>) {
 /// How long other nodes are waited for when one has answered.
 const LATE: Duration = Duration::from_millis(200);
 /// The least time between two questions.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(500);

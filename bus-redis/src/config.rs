@@ -31,6 +31,9 @@ pub struct RedisConfig {
     /// How long Redis remembers the position of a topic after its last message; 24 h, and always at least
     /// ten times the age of what it keeps. A client that was away longer gets `gap`.
     pub record_lifetime: Duration,
+    /// Takes a Redis whose `maxmemory-policy` is not `noeviction`; no. With one, history and presence can
+    /// lose in silence what was evicted.
+    pub allow_eviction: bool,
     /// Certificates in PEM that TLS trusts besides the system's; none.
     pub tls_ca: Option<Vec<u8>>,
 }
@@ -46,6 +49,7 @@ impl Default for RedisConfig {
             publish_bytes: 64 << 20,
             partitions: 16,
             record_lifetime: Duration::from_secs(24 * 3600),
+            allow_eviction: false,
             tls_ca: None,
         }
     }
@@ -72,7 +76,7 @@ impl RedisConfig {
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { prefix, deadline, connect_timeout, probe_interval, queue_bytes, .. } = self;
-        let Self { publish_bytes, partitions, record_lifetime, tls_ca, .. } = self;
+        let Self { publish_bytes, partitions, record_lifetime, allow_eviction, tls_ca, .. } = self;
         f.debug_struct("RedisConfig")
             .field("prefix", prefix)
             .field("deadline", deadline)
@@ -82,6 +86,7 @@ impl fmt::Debug for RedisConfig {
             .field("publish_bytes", publish_bytes)
             .field("partitions", partitions)
             .field("record_lifetime", record_lifetime)
+            .field("allow_eviction", allow_eviction)
             .field("tls_ca", &tls_ca.as_ref().map(Vec::len))
             .finish()
     }

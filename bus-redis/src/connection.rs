@@ -64,6 +64,37 @@ impl Opener {
         }
     }
 
+    /// Refuses a server that may forget what it must keep.
+    pub(crate) async fn refuse_eviction(
+        &self,
+        address: &Address,
+        redis: &mut MultiplexedConnection,
+    ) -> Result<(), Failure> {
+        if self.config.allow_eviction {
+            return Ok(());
+        }
+        let text = match redis.send_packed_command(cmd("INFO").arg("memory")).await {
+            Ok(Value::BulkString(text)) => String::from_utf8_lossy(&text).into_owned(),
+            Ok(Value::VerbatimString { text, .. }) => text,
+            // Who may not ask is trusted to know.
+            _ => return Ok(()),
+        };
+        let field = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.unwrap_or_default().trim()
+        };
+        match (field("maxmemory"), field("maxmemory_policy")) {
+            ("" | "0", _) | (_, "" | "noeviction") => Ok(()),
+            (_, policy) => Err(Failure::new(
+                Fault::Other,
+                format!(
+                    "{address} may evict what history needs (maxmemory-policy {policy}): set it to \
+                     noeviction, or allow_eviction where nothing is kept"
+                ),
+            )),
+        }
+    }
+
     /// Connects and logs in as someone else.
     pub(crate) async fn open_as(
         &self,

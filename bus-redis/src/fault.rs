@@ -53,6 +53,14 @@ impl Failure {
         Self::new(fault, format!("{text} ({})", advice(fault)))
     }
 
+    /// What it is for those whose commands were never sent.
+    pub(crate) fn unsent(mut self) -> Self {
+        if self.fault == Fault::TimedOut {
+            self.fault = Fault::Away;
+        }
+        self
+    }
+
     /// Whether the connection is of no more use after it.
     pub(crate) fn is_fatal(&self) -> bool {
         use Fault::{Away, NoAuth, ReadOnly, TimedOut};

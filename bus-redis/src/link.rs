@@ -3,7 +3,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
@@ -32,7 +31,6 @@ pub(crate) async fn connect(
     let channel = partition.key("probe:", &format!("{:016x}", random()));
     let queue = Queue::new(counters.clone(), opener.config.queue_bytes, channel.clone());
     let queue = Arc::new(queue);
-    counters.links.fetch_add(1, Ordering::Relaxed);
     let guard = LinkGuard(queue.clone());
 
     let heard = queue.clone();
@@ -42,6 +40,7 @@ pub(crate) async fn connect(
     line.command(partition.subscribe_commands().0, std::slice::from_ref(&channel)).await?;
     let probe = Probe::new(partition.clone(), queue.clone(), counters.clone(), channel);
     probe.once(opener.config.deadline).await?;
+    queue.is_up();
     let interval = opener.config.probe_interval;
     let left = queue.clone();
     let watch = async move {

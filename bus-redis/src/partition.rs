@@ -77,9 +77,21 @@ impl Partition {
         script: &Script,
         ask: impl Fn(&Session) -> Question,
     ) -> Result<Value, Failure> {
+        self.run_within(self.deadline, script, ask).await
+    }
+
+    /// The same within another time, after which the connection is given up.
+    pub(crate) async fn run_within(
+        &self,
+        patience: Duration,
+        script: &Script,
+        ask: impl Fn(&Session) -> Question,
+    ) -> Result<Value, Failure> {
+        let mut used = None;
         let attempts = async {
             loop {
                 let (server, session) = self.session().await?;
+                used = Some((server.clone(), session.clone()));
                 let Question { keys, arguments } = ask(&session);
                 let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
                 let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
@@ -92,7 +104,13 @@ impl Partition {
                 }
             }
         };
-        timeout(self.deadline, attempts).await.unwrap_or_else(|_| Err(Failure::timed_out()))
+        if let Ok(outcome) = timeout(patience, attempts).await {
+            return outcome;
+        }
+        if let Some((server, session)) = used {
+            server.suspect(&session, Failure::timed_out());
+        }
+        Err(Failure::timed_out())
     }
 
     /// The slot may have moved: look again before the next call.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::BusError;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::fault::Failure;
 use crate::partition::{Partition, Question};
@@ -43,8 +43,12 @@ impl Probe {
             return std::future::pending().await;
         }
         let mut misses = 0;
+        let mut ticks = tokio::time::interval(interval);
+        // A round that took its whole time is followed by the next at once.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
         for number in 2.. {
-            sleep(interval).await;
+            ticks.tick().await;
             if self.queue.has_ended() {
                 return;
             }
@@ -65,17 +69,15 @@ impl Probe {
 
     async fn round(&self, number: u64, patience: Duration) -> Result<(), Failure> {
         let mut probed = self.queue.probed();
-        let round = async {
-            self.send(number).await?;
-            let back = probed.wait_for(|last| *last == number).await;
-            back.map(|_| ()).map_err(|_| Failure::away("the link has ended"))
-        };
-        let lost = || Failure::away("a probe was published and did not arrive");
-        timeout(patience, round).await.unwrap_or_else(|_| Err(lost()))
+        self.send(number, patience).await?;
+        match timeout(patience, probed.wait_for(|last| *last == number)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Failure::away("a probe was published and did not arrive")),
+        }
     }
 
-    async fn send(&self, number: u64) -> Result<(), Failure> {
-        let asked = self.partition.run(&PROBE, |session| {
+    async fn send(&self, number: u64, patience: Duration) -> Result<(), Failure> {
+        let asked = self.partition.run_within(patience, &PROBE, |session| {
             let [server, epoch, clock, fresh] = self.partition.standing(session);
             let secret = self.partition.secret();
             let publish = self.partition.publish_command().into();

@@ -96,7 +96,7 @@ impl Publisher {
 
     async fn answered(&self, publications: Vec<Publication>) -> Vec<Answer> {
         // While the server is away nothing is queued for it.
-        if let Err(failure) = self.shared.partition.session().await {
+        if let Err(failure) = self.shared.partition.server().await.and_then(|s| s.check()) {
             return vec![Err(failure); publications.len()];
         }
         let mut waiting = Vec::new();

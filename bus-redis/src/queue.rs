@@ -29,6 +29,8 @@ struct State {
     topics: HashMap<String, Listening>,
     waiting: VecDeque<Heard>,
     bytes: usize,
+    /// The link was handed out, and counts.
+    up: bool,
     end: Option<End>,
     reader: Option<Waker>,
 }
@@ -113,6 +115,15 @@ impl Queue {
         }
     }
 
+    /// The link is up.
+    pub(crate) fn is_up(&self) {
+        let mut state = self.lock();
+        if state.end.is_none() {
+            state.up = true;
+            bump(&self.counters.links);
+        }
+    }
+
     /// Ends the link; what waits is still delivered, then the reason.
     pub(crate) fn end(&self, reason: BusError) {
         let mut state = self.lock();
@@ -120,8 +131,10 @@ impl Queue {
             return;
         }
         state.end = Some(End(Some(reason)));
-        bump(&self.counters.links_ended);
-        self.counters.links.fetch_sub(1, Ordering::Relaxed);
+        if state.up {
+            bump(&self.counters.links_ended);
+            self.counters.links.fetch_sub(1, Ordering::Relaxed);
+        }
         let topics = std::mem::take(&mut state.topics).len() as u64;
         self.counters.subscriptions.fetch_sub(topics, Ordering::Relaxed);
         wake(state);

@@ -21,6 +21,12 @@ impl Script {
         command("EVALSHA", &self.hash, keys, arguments)
     }
 
+    pub(crate) fn load(&self) -> Cmd {
+        let mut command = Cmd::new();
+        command.arg("SCRIPT").arg("LOAD").arg(&self.text);
+        command
+    }
+
     pub(crate) fn by_text(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
         command("EVAL", &self.text, keys, arguments)
     }

@@ -9,9 +9,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::connection::{Opened, Opener};
-use crate::fault::Failure;
+use crate::fault::{Failure, Fault};
 use crate::place::Place;
-use crate::script::Script;
+use crate::script::{PUBLISH, Script};
 use crate::spawn::{Task, jitter};
 use crate::stats::{Counters, bump};
 use crate::url::Address;
@@ -31,8 +31,8 @@ struct Shared {
     state: watch::Sender<State>,
     /// Somebody needs the connection now: no waiting for the next attempt.
     wanted: Notify,
-    /// The connection with this number is no good.
-    suspected: watch::Sender<u64>,
+    /// The connections up to this number are no good, and why the last is not.
+    suspected: watch::Sender<(u64, Failure)>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ impl Server {
             place,
             state: watch::Sender::new(State::Connecting),
             wanted: Notify::new(),
-            suspected: watch::Sender::new(0),
+            suspected: watch::Sender::new((0, Failure::timed_out())),
         });
         Arc::new(Self { _supervisor: Task::spawn(supervise(shared.clone())), shared })
     }
@@ -79,6 +79,14 @@ impl Server {
             State::Up(_) => None,
             State::Connecting => Some("connecting".to_owned()),
             State::Away(failure) => Some(failure.text().to_owned()),
+        }
+    }
+
+    /// Fails while the server is away.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match &*self.shared.state.borrow() {
+            State::Away(failure) => Err(failure.clone()),
+            _ => Ok(()),
         }
     }
 
@@ -115,10 +123,12 @@ impl Server {
     }
 
     /// Gives the connection up and opens another.
-    pub(crate) fn suspect(&self, session: &Session) {
-        self.shared.suspected.send_if_modified(|number| {
-            let newer = *number < session.number;
-            *number = session.number.max(*number);
+    pub(crate) fn suspect(&self, session: &Session, why: Failure) {
+        self.shared.suspected.send_if_modified(|suspected| {
+            let newer = suspected.0 < session.number;
+            if newer {
+                *suspected = (session.number, why);
+            }
             newer
         });
     }
@@ -150,10 +160,16 @@ impl Server {
     }
 
     fn judge<T>(&self, session: &Session, answer: Result<T, Failure>) -> Result<T, Failure> {
-        if answer.as_ref().is_err_and(Failure::is_fatal) {
-            self.suspect(session);
-        }
-        answer
+        answer.map_err(|failure| match failure.fault {
+            // It was sent, so it may have been done.
+            Fault::Away => Failure::new(Fault::TimedOut, failure.text()),
+            _ => {
+                if failure.is_fatal() {
+                    self.suspect(session, failure.clone());
+                }
+                failure
+            }
+        })
     }
 }
 
@@ -169,8 +185,8 @@ async fn supervise(shared: Arc<Shared>) {
                 let state = tokio::select! {
                     () = driver => State::Connecting,
                     () = replaced(&shared, &address) => State::Connecting,
-                    _ = suspected.wait_for(|suspect| *suspect >= number) => {
-                        State::Away(Failure::timed_out())
+                    why = suspected.wait_for(|suspected| suspected.0 >= number) => {
+                        why.map_or(State::Connecting, |why| State::Away(why.1.clone().unsent()))
                     }
                 };
                 shared.state.send_replace(state);
@@ -205,6 +221,9 @@ async fn replaced(shared: &Shared, address: &Address) {
 async fn open(shared: &Shared, number: u64) -> Result<(Session, Opened), Failure> {
     let address = shared.place.find(&shared.opener).await?;
     let mut opened = shared.opener.open_primary(&address, None).await?;
+    shared.opener.refuse_eviction(&address, &mut opened.redis).await?;
+    // So that no call of several under way is refused for want of it. Who may not load it runs it by its text.
+    let _ = opened.redis.send_packed_command(&PUBLISH.load()).await;
     let identity = shared.place.identity(&address, &mut opened.redis).await?;
     let session = Session { address, identity, redis: opened.redis.clone(), number };
     Ok((session, opened))

@@ -8,27 +8,40 @@ local function milliseconds()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- The partition's epoch and clock. The epoch is renewed when there is none, when the store moved to another
--- server, and when it is behind what a node has seen of it: then it may have lost something.
+-- A number as Redis writes it, however large.
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+-- The partition's epoch and clock, and when the last sample was taken. The epoch is renewed when there is none, when
+-- the store moved to another server, and when it is behind what a node has seen of it: then it may have lost something.
 -- seen: { server, epoch, clock, new epoch }
 local function standing(partition, samples, now, seen)
-  local state = redis.call('HMGET', partition, 'epoch', 'clock', 'server')
+  local state = redis.call('HMGET', partition, 'epoch', 'clock', 'server', 'sampled')
   local epoch, clock, server = state[1], tonumber(state[2] or '0'), state[3]
   local moved = seen.server ~= '' and server ~= seen.server
   local behind = epoch == seen.epoch and clock < seen.clock
   if not epoch or moved or behind then
     if not epoch then
       redis.call('DEL', samples)
-      redis.call('ZADD', samples, now, string.format('%.0f', clock))
+      redis.call('ZADD', samples, now, text(clock))
     end
     epoch = seen.fresh
-    redis.call('HSET', partition, 'epoch', epoch, 'clock', string.format('%.0f', clock), 'server', seen.server)
+    redis.call('HSET', partition, 'epoch', epoch, 'clock', text(clock), 'server', seen.server)
   end
-  return epoch, clock
+  return epoch, clock, tonumber(state[4] or '0')
 end
 
 -- What a topic may have had before this clock is forgotten with its record.
 local function horizon(samples, now, lifetime, clock)
   local first = redis.call('ZRANGE', samples, now - lifetime, '+inf', 'BYSCORE', 'LIMIT', 0, 1)
   return tonumber(first[1] or clock)
+end
+
+-- Remembers the clock once a minute.
+local function sample(partition, samples, now, lifetime, clock, sampled)
+  if now - sampled < 60000 and now >= sampled then return end
+  redis.call('ZADD', samples, now, text(clock))
+  redis.call('ZREMRANGEBYSCORE', samples, '-inf', '(' .. text(now - 2 * lifetime))
+  redis.call('HSET', partition, 'sampled', text(now))
 end

@@ -12,7 +12,7 @@
 
 local publish, lifetime, window = ARGV[1], tonumber(ARGV[6]), ARGV[7]
 local partition, samples = KEYS[1], KEYS[2]
-local epoch, clock, now, full
+local epoch, clock, now, full, sampled, reserved
 
 -- The write that a replica refuses. What keeps nothing must pass although Redis is full, so its write asks for no memory.
 if #KEYS == 2 then
@@ -25,66 +25,56 @@ else
     redis.call('PERSIST', partition)
   else
     now = milliseconds()
-    epoch, clock = standing(partition, samples, now,
+    epoch, clock, sampled = standing(partition, samples, now,
       { server = ARGV[2], epoch = ARGV[3], clock = tonumber(ARGV[4]), fresh = ARGV[5] })
+    sample(partition, samples, now, lifetime, clock, sampled)
+    -- Before anything is kept: should a step below fail, no clock is given twice.
+    reserved = redis.call('HINCRBY', partition, 'clock', (#ARGV - 7) / 4)
   end
 end
 
-local function sample()
-  local last = redis.call('HGET', partition, 'sampled')
-  if last and now - tonumber(last) < 60000 and now >= tonumber(last) then return end
-  redis.call('ZADD', samples, now, string.format('%.0f', clock))
-  redis.call('ZREMRANGEBYSCORE', samples, '-inf', '(' .. string.format('%.0f', now - 2 * lifetime))
-  redis.call('HSET', partition, 'sampled', string.format('%.0f', now))
-end
-
--- Drops what is over the count or over the age; answers the clock of the last message dropped, and a time that the
--- oldest one left is not older than.
--- last: the clock of the message before this one.
-local function trim(stream, count, age, trimmed, oldest, last)
-  local length = redis.call('XLEN', stream)
-  -- A stream ends by itself when all of it is too old.
-  if length == 1 and last then trimmed = last end
-  local over = length - count
-  while over > 0 do
-    local gone = redis.call('XRANGE', stream, '-', '+', 'COUNT', math.min(over, 64))
-    trimmed = tonumber(string.match(gone[#gone][1], '^%d+'))
-    redis.call('XTRIM', stream, 'MINID', '=', string.format('%.0f', trimmed + 1))
-    over = over - #gone
-  end
-  while now - oldest >= age do
+-- Drops what is too old. What is over the count goes by itself, some messages late; readers do not see it.
+local function forget(record, stream, age)
+  for _ = 1, 128 do
     local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-    if not first then return trimmed, now end
-    oldest = tonumber(first[2][2])
-    if now - oldest < age then return trimmed, oldest end
-    trimmed = tonumber(string.match(first[1], '^%d+'))
-    redis.call('XTRIM', stream, 'MINID', '=', string.format('%.0f', trimmed + 1))
+    if not first or now - tonumber(first[2][2]) < age then return end
+    local at, offset = string.match(first[1], '^(%d+)-(%d+)$')
+    redis.call('XTRIM', stream, 'MINID', '=', text(tonumber(at) + 1))
+    redis.call('HSET', record, 'trimmed', at, 'base', text(tonumber(offset) + 1))
   end
-  return trimmed, oldest
 end
 
 local function keep(record, stream, message, count, age)
-  sample()
-  clock = redis.call('HINCRBY', partition, 'clock', 1)
-  local known = redis.call('HMGET', record, 'offset', 'trimmed', 'oldest', 'clock')
+  clock = clock + 1
+  local known = redis.call('HMGET', record, 'offset', 'clock', 'count', 'age', 'renewed')
   local offset = known[1] and tonumber(known[1]) + 1 or clock
-  local trimmed = known[1] and tonumber(known[2]) or horizon(samples, now, lifetime, clock - 1)
-  local oldest = known[1] and tonumber(known[3]) or now
-  redis.call('XADD', stream, string.format('%.0f-%.0f', clock, offset), 't', string.format('%.0f', now), 'm', message)
-  trimmed, oldest = trim(stream, count, age, trimmed, oldest, known[4] and tonumber(known[4]))
-  redis.call('HSET', record, 'offset', string.format('%.0f', offset), 'clock', string.format('%.0f', clock),
-    'trimmed', string.format('%.0f', trimmed), 'oldest', string.format('%.0f', oldest), 'age', string.format('%.0f', age))
-  redis.call('PEXPIRE', record, string.format('%.0f', math.max(lifetime, 10 * age)))
-  redis.call('PEXPIRE', stream, string.format('%.0f', math.max(age, 1)))
+  local id, most, margin = text(clock) .. '-' .. text(offset), count + 1, math.min(age, lifetime) / 8
+  local added = known[1] and
+    redis.call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', most, id, 't', text(now), 'm', message)
+  if not added then
+    -- The stream begins, or begins again: what was before is gone.
+    local trimmed = known[2] or text(horizon(samples, now, lifetime, clock - 1))
+    redis.call('XADD', stream, id, 't', text(now), 'm', message)
+    redis.call('HSET', record, 'trimmed', trimmed, 'base', text(offset))
+  end
+  if added and tonumber(known[3]) == count and tonumber(known[4]) == age and now - tonumber(known[5]) < margin then
+    redis.call('HSET', record, 'offset', text(offset), 'clock', text(clock))
+  else
+    redis.call('HSET', record, 'offset', text(offset), 'clock', text(clock), 'count', text(count), 'age', text(age),
+      'renewed', text(now))
+    redis.call('PEXPIRE', record, text(math.max(lifetime, 10 * age) + margin))
+    redis.call('PEXPIRE', stream, text(age + margin + 1))
+  end
+  if offset % 64 == 0 then forget(record, stream, age) end
   return offset
 end
 
 -- The receipt of the first message under this key, if there was one.
 local function first_receipt(key)
-  local text = redis.call('GET', key)
-  if not text then return nil end
-  local e, o, c, listeners = string.match(text, '^(%d+) (%d+) (%d+) (%d+)$')
-  return e and { e, tonumber(o), tonumber(c), tonumber(listeners), 1 } or tonumber(text)
+  local first = redis.call('GET', key)
+  if not first then return nil end
+  local e, o, c, listeners = string.match(first, '^(%d+) (%d+) (%d+) (%d+)$')
+  return e and { e, tonumber(o), tonumber(c), tonumber(listeners), 1 } or tonumber(first)
 end
 
 local answers, key = {}, 3
@@ -106,9 +96,9 @@ for a = 8, #ARGV, 4 do
     if retention ~= '' then
       local count, age = string.match(retention, '^(%d+) (%d+)$')
       local offset = keep(record, stream, message, tonumber(count), tonumber(age))
-      local place = string.format('%.0f %.0f %s', offset, clock, epoch)
+      local place = text(offset) .. ' ' .. text(clock) .. ' ' .. epoch
       answer = { epoch, offset, clock, redis.call(publish, channel, place .. '\n' .. message), 0 }
-      remembered = string.format('%s %.0f %.0f %d', epoch, offset, clock, answer[4])
+      remembered = epoch .. ' ' .. text(offset) .. ' ' .. text(clock) .. ' ' .. answer[4]
     else
       answer = redis.call(publish, channel, message)
       remembered = answer
@@ -117,4 +107,5 @@ for a = 8, #ARGV, 4 do
   end
   answers[#answers + 1] = answer
 end
+if reserved and clock < reserved then redis.call('HSET', partition, 'clock', text(clock)) end
 return answers
