@@ -182,6 +182,8 @@ async fn a_herd_is_told_when_to_come_back() {
     };
     assert_eq!(status, 200);
     assert!(body.starts_with("retry: ") && body.contains("\"code\":1013"), "{body}");
+    let (_, metrics) = Server::http(server.admin, "GET /metrics", "", "").await;
+    assert!(metrics.contains("tidings_refused_total{reason=\"full\"} "), "{metrics}");
     // From the other side: whoever comes again gets in.
     soon("a free place", async {
         while Client::upgrade(&server, &query, &[]).await.is_err() {

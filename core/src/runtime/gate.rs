@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::clock;
 use super::hub::Hub;
+use super::observer::Event;
 use super::spawn::jitter;
+use super::types::AttachError;
 use crate::bucket::Bucket;
 use crate::{CloseReason, Limits};
 
@@ -46,12 +48,17 @@ impl Hub {
     /// # Errors
     /// Why not now (1012 while draining, 1013 beyond `accept_rate`), with the time to come back.
     pub fn admit(&self) -> Result<(), CloseReason> {
-        if self.is_draining() {
-            return Err(CloseReason::RESTART.with_reconnect_after(jitter(DRAINING_DELAY)));
-        }
-        let mut gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted = gate.admit(clock::monotonic());
-        admitted.map_err(|delay| CloseReason::TRY_AGAIN_LATER.with_reconnect_after(delay))
+        let (error, delay) = if self.is_draining() {
+            (AttachError::Draining, jitter(DRAINING_DELAY))
+        } else {
+            let mut gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            match gate.admit(clock::monotonic()) {
+                Ok(()) => return Ok(()),
+                Err(delay) => (AttachError::Full, delay),
+            }
+        };
+        self.0.observer.on(Event::Refused { error });
+        Err(error.close_reason().with_reconnect_after(delay))
     }
 }
 

@@ -31,7 +31,7 @@ pub enum Event<'a> {
         /// How it ended.
         outcome: Result<(), &'a AuthError>,
     },
-    /// A client that was known was not taken in.
+    /// A client was not taken in, though nothing is wrong with its credentials.
     Refused {
         /// Why.
         error: AttachError,

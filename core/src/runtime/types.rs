@@ -24,6 +24,9 @@ pub enum AttachError {
     /// The bus is away: 1013.
     #[error("the bus is away")]
     BusAway,
+    /// More come than `accept_rate` allows: 503 or 1013.
+    #[error("too many new connections")]
+    Full,
     /// The node is going away: 1012.
     #[error("the node is going away")]
     Draining,
@@ -34,7 +37,7 @@ impl AttachError {
     pub fn close_reason(self) -> CloseReason {
         match self {
             Self::TooMany => CloseReason::TOO_MANY_CONNECTIONS,
-            Self::BusAway => CloseReason::TRY_AGAIN_LATER,
+            Self::BusAway | Self::Full => CloseReason::TRY_AGAIN_LATER,
             Self::Draining => CloseReason::RESTART,
         }
     }

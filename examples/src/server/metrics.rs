@@ -234,7 +234,11 @@ const FAMILIES: [(&str, &str, &str); 7] = [
     (OPENED, "transport", "Connections that were taken in."),
     (CLOSED, "code", "Connections that ended, by close code; none for one that just broke."),
     (AUTH, "outcome", "Requests whose credentials were judged."),
-    (REFUSED, "reason", "Known clients that were not taken in."),
+    (
+        REFUSED,
+        "reason",
+        "Clients that were sent away: the user has too many, the node is full or drains, the bus is away.",
+    ),
     (SLOW, "bound", "Clients that read too slowly, by the bound they reached."),
     (GAPS, "reason", "Connections that were told of a gap."),
     (PUBLISHED, "outcome", "Messages published through this node."),
