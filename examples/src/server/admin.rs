@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidings_bus_redis::RedisBus;
 use tidings_core::{CloseReason, TenantId, Topic, UserId};
 use tidings_transport_ws::{WsConfig, origin_passes};
 
@@ -176,9 +177,9 @@ async fn metrics(State(app): Shared) -> Response {
         bus_up: app.hub.is_bus_up(),
         draining: app.hub.is_draining(),
         uptime: app.started.elapsed(),
+        redis: app.redis.as_ref().map(RedisBus::stats),
     };
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    // What a bus counts by itself is to be appended here.
     (kind, app.metrics.text(&gauges)).into_response()
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tidings_bus_redis::RedisBus;
 use tidings_core::{
     CloseReason, Context, Handler, HandlerError, Hub, Message, Publication, Reply, RoomId,
 };
@@ -21,6 +22,7 @@ pub(crate) struct App {
     /// The secret that demo tokens are signed with; only in demo mode.
     pub(crate) demo_secret: Option<String>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) redis: Option<RedisBus>,
     pub(crate) started: tokio::time::Instant,
 }
 

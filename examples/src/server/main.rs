@@ -16,6 +16,7 @@ mod log;
 mod metrics;
 mod page;
 mod publish;
+mod redis;
 mod routes;
 
 use std::process::ExitCode;
@@ -69,7 +70,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let authorizer = RoomPatterns { open: cli.open_rooms };
     let mut options = TopicOptions::default();
     options.retention = cli.history.0;
-    let mut hub = Hub::builder(bus(&cli.bus).await?, Arc::new(authenticator), Arc::new(authorizer))
+    let (bus, redis) = bus(&cli.bus).await?;
+    let mut hub = Hub::builder(bus, Arc::new(authenticator), Arc::new(authorizer))
         .handler(Arc::new(RoomMessages))
         .limits(limits.clone())
         .observer(Arc::new(Told { metrics: metrics.clone(), log: cli.log }))
@@ -86,6 +88,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         publish_key: cli.publish_key.clone().unwrap_or_else(random_key),
         demo_secret,
         metrics,
+        redis,
         started: tokio::time::Instant::now(),
         cli,
     });
@@ -123,13 +126,14 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What joins the nodes.
-async fn bus(url: &str) -> Result<Arc<dyn Bus>, Failure> {
+/// What joins the nodes, and the same again when it counts what it does.
+async fn bus(url: &str) -> Result<(Arc<dyn Bus>, Option<RedisBus>), Failure> {
     if url == "memory" {
-        return Ok(Arc::new(MemoryBus::default()));
+        return Ok((Arc::new(MemoryBus::default()), None));
     }
     let bus = RedisBus::connect(url, RedisConfig::default()).await;
-    Ok(Arc::new(bus.map_err(|e| format!("--bus: {e}"))?))
+    let bus = bus.map_err(|e| format!("--bus: {e}"))?;
+    Ok((Arc::new(bus.clone()), Some(bus)))
 }
 
 /// How long a close that was asked for twice may take.

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tidings_bus_redis::RedisStats;
 use tidings_core::{AuthError, Event, Observer, PublishError, Stats};
+
+use crate::redis;
 
 /// Counts events. Nothing is counted by user, room or tenant, so it does not grow.
 #[derive(Debug, Default)]
@@ -43,6 +46,7 @@ pub(crate) struct Gauges {
     pub(crate) bus_up: bool,
     pub(crate) draining: bool,
     pub(crate) uptime: Duration,
+    pub(crate) redis: Option<RedisStats>,
 }
 
 impl Observer for Metrics {
@@ -170,19 +174,22 @@ impl Gauges {
             text.family(name, help, "gauge");
             text.sample(name, None, value);
         }
+        if let Some(stats) = &self.redis {
+            redis::write(stats, text);
+        }
     }
 }
 
 /// The text format, a line at a time.
-struct Text(String);
+pub(crate) struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, help: &str, kind: &str) {
+    pub(crate) fn family(&mut self, name: &str, help: &str, kind: &str) {
         let _ = writeln!(self.0, "# HELP tidings_{name} {help}\n# TYPE tidings_{name} {kind}");
     }
 
     /// The values of labels here have no character that would have to be escaped.
-    fn sample(&mut self, name: &str, label: Option<(&str, &str)>, value: f64) {
+    pub(crate) fn sample(&mut self, name: &str, label: Option<(&str, &str)>, value: f64) {
         let _ = match label {
             Some((label, of)) => writeln!(self.0, "tidings_{name}{{{label}=\"{of}\"}} {value}"),
             None => writeln!(self.0, "tidings_{name} {value}"),

@@ -1,0 +1,72 @@
+//! The built server while its Redis goes away and comes back, as load balancers, clients and metrics see it.
+
+mod support;
+
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use support::{Client, Server, soon, token};
+use tidings_redis_testing::{Options, Redis, until};
+
+/// What `/readyz` says.
+async fn readiness(server: &Server) -> (u16, String) {
+    Server::http(server.address, "GET /readyz", "", "").await
+}
+
+/// The value of a sample of `/metrics`.
+async fn metric(server: &Server, name: &str) -> f64 {
+    let (_, text) = Server::http(server.admin, "GET /metrics", "", "").await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+#[tokio::test]
+async fn an_absent_redis_is_told_and_survived() {
+    let mut redis = Redis::start(Options::default()).await;
+    let server = Server::with_flags(&["--bus", &redis.url()]);
+    let mut client = Client::in_room(&server, &token("ada"), "r").await;
+    assert_eq!(readiness(&server).await, (200, "ok\n".to_owned()));
+    assert_eq!(metric(&server, "tidings_bus_up").await, 1.0);
+    for gauge in ["links", "servers", "servers_up"] {
+        assert_eq!(metric(&server, &format!("tidings_redis_{gauge}")).await, 1.0, "{gauge}");
+    }
+    assert_eq!(metric(&server, "tidings_redis_reconnects_total").await, 0.0);
+    let topics = metric(&server, "tidings_redis_subscriptions").await;
+
+    redis.kill9();
+    let away = (503, "the bus is away\n".to_owned());
+    until("the node to say that the bus is away", async || readiness(&server).await == away).await;
+    assert_eq!(metric(&server, "tidings_bus_up").await, 0.0);
+    assert_eq!(metric(&server, "tidings_redis_links").await, 0.0);
+    assert_eq!(metric(&server, "tidings_redis_subscriptions").await, 0.0);
+    let message = json!({"type": "room:message", "payload": {"roomId": "r", "data": 1}, "id": 1});
+    client.send(&message).await;
+    let answer = client.next().await;
+    assert_eq!(answer["payload"]["code"], "unavailable", "{answer}");
+    assert!(metric(&server, "tidings_redis_publish_errors_total{reason=\"away\"}").await >= 1.0);
+    assert_eq!(metric(&server, "tidings_redis_publish_bytes").await, 0.0);
+    assert_eq!(metric(&server, "tidings_redis_queue_bytes").await, 0.0);
+
+    redis.restart().await;
+    until("the node to be ready", async || readiness(&server).await.0 == 200).await;
+    until("the link", async || metric(&server, "tidings_redis_links").await == 1.0).await;
+    assert!(metric(&server, "tidings_redis_reconnects_total").await >= 1.0);
+    assert!(metric(&server, "tidings_bus_links_lost_total").await >= 1.0);
+    let back = async || metric(&server, "tidings_redis_subscriptions").await == topics;
+    until("the topics to be subscribed again", back).await;
+    client.send(&message).await;
+    soon("the message", async { while client.next().await["type"] != "room:message" {} }).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_ends_the_start() {
+    let redis = Redis::start(Options::default().password("right")).await;
+    let url = redis.url().replace("right", "hunter2");
+    let mut server = Command::new(env!("CARGO_BIN_EXE_tidings-server"));
+    server.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--bus", &url]);
+    let output = server.stdin(Stdio::null()).output().expect("it starts and ends");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("--bus") && told.contains("WRONGPASS"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+}
