@@ -35,10 +35,13 @@ pub struct Limits {
     pub accept_rate: u32,
     /// New connections that the node takes at once; 10,000. Counts only together with `accept_rate`.
     pub accept_burst: u32,
-    /// Connections of one user; 100. The newest is refused with 4009 or 429.
+    /// Connections of one user over all nodes; 100. The newest is refused with 4009 or 429.
     pub connections_per_user: usize,
     /// How long a token is good beyond its `exp`; 5 s. Then the client is closed with 4001.
     pub token_leeway: Duration,
+    /// How long after its last connection has left a room a user is still shown in it; 5 s. Who reconnects within
+    /// it was not away.
+    pub presence_linger: Duration,
     /// Time between two looks at the tops of all topics that are kept; 30 s. A message that a link lost, with none
     /// after it, is found by then.
     pub history_check: Duration,
@@ -63,6 +66,7 @@ impl Default for Limits {
             accept_burst: 10_000,
             connections_per_user: 100,
             token_leeway: Duration::from_secs(5),
+            presence_linger: Duration::from_secs(5),
             history_check: Duration::from_secs(30),
             inbox_bytes: 8 * 1024 * 1024,
         }
@@ -89,6 +93,7 @@ impl Limits {
             "accept_burst" => self.accept_burst = number(name, value)?,
             "connections_per_user" => self.connections_per_user = number(name, value)?,
             "token_leeway" => self.token_leeway = seconds_or_zero(name, value)?,
+            "presence_linger" => self.presence_linger = seconds_or_zero(name, value)?,
             "history_check" => self.history_check = seconds(name, value)?,
             "inbox_bytes" => self.inbox_bytes = size(name, value)?,
             _ => return Err(LimitsError::Unknown(name.to_owned())),

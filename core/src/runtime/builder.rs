@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
+use super::attendance::Attendant;
 use super::clock;
 use super::command::Commands;
 use super::dispatcher::{Dispatcher, Kept};
@@ -118,10 +119,18 @@ impl HubBuilder {
             Kept::new(self.bus.clone(), positions, rules.clone(), key, look_every)
         });
         let (wishes, wished) = mpsc::unbounded_channel();
+        let node = self.node.unwrap_or_else(random_node);
+        let attendance = self.bus.presence().map(|_| {
+            let (bus, node) = (self.bus.clone(), node.clone());
+            let (attendance, attendant) = Attendant::new(bus, node, rules.clone(), &self.limits);
+            spawn(attendant.run());
+            attendance
+        });
         let shards: Vec<_> = (0..self.shards)
             .map(|n| {
                 let (heartbeat, observer) = (self.limits.heartbeat, self.observer.clone());
-                Shard::new(n, wishes.clone(), heartbeat, observer, key.clone())
+                let (wishes, key, attendance) = (wishes.clone(), key.clone(), attendance.clone());
+                Shard::new(n, wishes, heartbeat, observer, key, attendance)
             })
             .collect();
         let handles: Vec<_> = shards.iter().map(Shard::handle).collect();
@@ -136,7 +145,6 @@ impl HubBuilder {
         for shard in shards {
             spawn(shard.run());
         }
-        let node = self.node.unwrap_or_else(random_node);
         let gate = Mutex::new(Gate::new(clock::monotonic(), &self.limits));
         let reader = Arc::new(Reader::new(self.bus.clone()));
         let hub = Hub(Arc::new(Inner {
@@ -154,6 +162,7 @@ impl HubBuilder {
             next_shard: AtomicUsize::new(0),
             bus_up,
             rules,
+            attendance,
             kept: key.map(|key| KeptHistory { key, reader }),
             draining: AtomicBool::new(false),
             gate,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::attendance::Attendance;
 use super::builder::HubBuilder;
 use super::clock;
 use super::command::Commands;
@@ -22,12 +23,12 @@ use super::routed::Receiver;
 use super::serve::Attachment;
 use super::shard::ShardHandle;
 use super::slot::Slot;
-use super::spawn::client_id;
+use super::spawn::{client_id, spawn};
 use super::types::{AttachError, ConnectOptions, PublishError};
 use crate::{
     Action, AuthError, Authenticator, Authorizer, Bus, BusError, ClientId, CloseReason,
     ConnectRequest, ConnectionKey, CursorKey, Denied, Identity, Limits, Mark, NodeId, Outgoing,
-    Publication, Receipt, Topic, TopicRules, TransportInfo,
+    Publication, Receipt, TenantId, Topic, TopicRules, TransportInfo, UserId,
 };
 
 /// How connections use the history.
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     pub(super) next_shard: AtomicUsize,
     pub(super) bus_up: Arc<AtomicBool>,
     pub(crate) rules: Arc<TopicRules>,
+    pub(crate) attendance: Option<Attendance>,
     /// What there is when the bus keeps a history.
     pub(crate) kept: Option<KeptHistory>,
     pub(crate) draining: AtomicBool,
@@ -117,7 +119,12 @@ impl Hub {
         options: ConnectOptions,
         info: TransportInfo,
     ) -> Result<Attachment, AttachError> {
-        let attached = self.try_attach(identity, options, info).await;
+        // In a task of its own: whoever asks may go away in the middle, and what was begun must still be undone.
+        let (hub, (answer, answered)) = (self.clone(), oneshot::channel());
+        spawn(async move {
+            let _ = answer.send(hub.try_attach(identity, options, info).await);
+        });
+        let attached = answered.await.unwrap_or(Err(AttachError::Draining));
         if let Err(error) = &attached {
             self.0.observer.on(Event::Refused { error: *error });
         }
@@ -146,12 +153,9 @@ impl Hub {
         ];
         let number = self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.0.shards.len();
         let shard = self.0.shards[number].clone();
-        let wished = self.want(number, topics.to_vec()).await;
-        let max = self.0.limits.connections_per_user;
-        let refused = match wished {
+        let refused = match self.want(number, topics.to_vec()).await {
             Err(BusAway) => Some(AttachError::BusAway),
-            Ok(before) if max > 0 && before >= max => Some(AttachError::TooMany),
-            Ok(_) => None,
+            Ok(before) => self.count_in(&topics[0], &who, before).await.err(),
         };
         if let Some(error) = refused {
             for topic in topics {
@@ -160,9 +164,8 @@ impl Hub {
             return Err(error);
         }
         // Who comes back is told `connected` once it is known what it missed.
-        let kept = self.0.kept.as_ref();
-        let cursor = options.cursor.as_ref().zip(kept);
-        let resumes = cursor.is_some_and(|(c, kept)| kept.key.read(&who.tenant, c).is_ok());
+        let cursor = options.cursor.as_deref();
+        let resumes = cursor.is_some_and(|cursor| self.read_cursor(&who.tenant, cursor).is_some());
         let heartbeat = self.0.limits.heartbeat.as_millis() as u64;
         let first =
             (!resumes).then(|| Outgoing::connected(who.client, &identity, heartbeat, false));
@@ -181,6 +184,35 @@ impl Hub {
             options,
             info,
         ))
+    }
+
+    /// Counts a connection of a user over all nodes, or over this one while that cannot be known.
+    async fn count_in(
+        &self,
+        topic: &Topic,
+        who: &Receiver,
+        before: usize,
+    ) -> Result<(), AttachError> {
+        let max = self.0.limits.connections_per_user;
+        if max > 0 && before >= max {
+            return Err(AttachError::TooMany);
+        }
+        let Some(attendance) = &self.0.attendance else { return Ok(()) };
+        attendance.come(topic, &who.user);
+        if max > 0
+            && let Some(tally) = attendance.claimed(topic, &who.user).await
+            && tally.after > max as u64
+        {
+            attendance.leave(topic, &who.user);
+            return Err(AttachError::TooMany);
+        }
+        Ok(())
+    }
+
+    /// The marks of a cursor that this bus gave to a tenant.
+    pub(crate) fn read_cursor(&self, tenant: &TenantId, cursor: &str) -> Option<Box<[Mark]>> {
+        let marks = self.0.kept.as_ref()?.key.read(tenant, cursor).ok()?;
+        (marks.len() == usize::from(self.0.bus.partitions())).then(|| marks.into())
     }
 
     /// Publishes a message.
@@ -224,12 +256,41 @@ impl Hub {
         published
     }
 
+    /// The users in a topic over all nodes, sorted; what a topic does not show is not known.
+    ///
+    /// # Errors
+    /// [`BusError`] when it cannot be read now.
+    pub async fn present(&self, topic: &Topic) -> Result<Vec<UserId>, BusError> {
+        match (self.0.bus.presence(), &self.0.attendance) {
+            (Some(presence), Some(attendance)) if attendance.attends(topic) => {
+                presence.members(topic).await
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// How many users are in a topic over all nodes, without listing them.
+    ///
+    /// # Errors
+    /// [`BusError`] when it cannot be read now.
+    pub async fn count_present(&self, topic: &Topic) -> Result<u64, BusError> {
+        match self.0.bus.presence() {
+            Some(presence) => presence.count(topic).await,
+            None => Ok(0),
+        }
+    }
+
     /// The cursor of who has got a publication and everything before it; `None` when it is not kept.
     pub fn cursor_of(&self, topic: &Topic, receipt: &Receipt) -> Option<String> {
         let (kept, position) = (self.0.kept.as_ref()?, receipt.position?);
         let mut marks = vec![Mark::new(0, 0); usize::from(self.0.bus.partitions())];
         marks[usize::from(self.0.bus.partition(topic))] = Mark::new(position.epoch, position.clock);
         Some(kept.key.write(&topic.tenant, &marks))
+    }
+
+    /// Whether it is told who is in a topic.
+    pub(crate) fn shows(&self, topic: &Topic) -> bool {
+        self.0.attendance.as_ref().is_some_and(|attendance| attendance.attends(topic))
     }
 
     /// Whether what is published in a topic is kept.

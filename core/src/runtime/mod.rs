@@ -1,5 +1,6 @@
 //! The engine on tokio: the [`Hub`], its dispatcher, its shards, and the one loop of a connection.
 
+mod attendance;
 mod barrier;
 mod builder;
 mod clock;

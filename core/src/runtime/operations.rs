@@ -191,7 +191,9 @@ pub(crate) async fn join(
     let JoinRequest { room, cursor, presence, id } = request;
     let start = context.start(cursor.as_deref());
     let is_new = !context.is_in(&room).await;
-    let pulls = resume.is_some() || is_new && matches!(start, Start::Marks(_));
+    // Who is there is read while the connection is in the room already, so that nobody comes unnoticed.
+    let shows = presence && context.hub.shows(&context.room(room.clone()));
+    let pulls = resume.is_some() || is_new && (shows || matches!(start, Start::Marks(_)));
     let result = if pulls {
         join_pulling(context, number, room, presence, id.clone(), start, resume).await
     } else {
@@ -263,11 +265,11 @@ async fn join_pulling(
     }
     let partition = context.hub.0.bus.partition(&topic);
     let (gap, from) = match &start {
-        Start::Marks(marks) => (GapReason::Trimmed, marks[usize::from(partition)]),
-        Start::Fresh | Start::Unreadable => (GapReason::Cursor, point[usize::from(partition)]),
+        Start::Marks(marks) => (GapReason::Trimmed, marks.get(usize::from(partition))),
+        Start::Fresh | Start::Unreadable => (GapReason::Cursor, point.get(usize::from(partition))),
     };
     let mut proven = false;
-    if context.hub.keeps(&topic) {
+    if let Some(&from) = from.filter(|_| context.hub.keeps(&topic)) {
         resume.add(topic.clone(), partition, from);
         proven = prove(context, &mut resume).await.is_ok();
         if !proven {
@@ -363,10 +365,8 @@ pub(crate) async fn handle(context: &Context, message: ClientMessage) -> Outcome
 impl Context {
     fn start(&self, cursor: Option<&str>) -> Start {
         let Some(cursor) = cursor else { return Start::Fresh };
-        let kept = self.hub.0.kept.as_ref();
-        let marks = kept.and_then(|kept| kept.key.read(&self.identity.tenant, cursor).ok());
-        match marks.filter(|marks| marks.len() == usize::from(self.hub.0.bus.partitions())) {
-            Some(marks) => Start::Marks(marks.into()),
+        match self.hub.read_cursor(&self.identity.tenant, cursor) {
+            Some(marks) => Start::Marks(marks),
             None => Start::Unreadable,
         }
     }
@@ -386,9 +386,17 @@ impl Context {
         }
     }
 
-    /// Who is in a room, when that is asked.
-    #[expect(clippy::unused_async, reason = "presence is asked of the bus")]
-    async fn members(&self, _: &Topic, presence: bool) -> Option<Vec<String>> {
-        presence.then(Vec::new)
+    /// Who is in a room, when that is asked; from then on the client is told who comes and goes.
+    async fn members(&self, topic: &Topic, presence: bool) -> Option<Vec<String>> {
+        if !presence {
+            return None;
+        }
+        let (key, room) = (self.key, topic.clone());
+        self.shard.ask(move |members| members.watch(key, room)).await;
+        if let Some(attendance) = self.hub.0.attendance.as_ref().filter(|a| a.attends(topic)) {
+            attendance.claimed(topic, &self.identity.user).await;
+        }
+        let members = self.hub.present(topic).await.unwrap_or_default();
+        Some(members.iter().map(ToString::to_string).collect())
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Routed {
     message: Outgoing,
     /// Where it stands, when its topic is kept.
     pub(crate) place: Option<Place>,
+    /// Only for those who asked who comes and goes.
+    pub(crate) is_presence: bool,
     frames: [OnceLock<Bytes>; MAX_FRAMINGS],
     /// What it costs while it waits, in bytes.
     pub(crate) cost: usize,
@@ -43,12 +45,13 @@ impl Routed {
     ) -> Self {
         let cost = delivery.message.len() + ENTRY_COST;
         let Delivery { topic, message, except, position, .. } = delivery;
+        let is_presence = message.kind.as_str().starts_with("presence:");
         let mut message = Outgoing::event(message, topic.as_room().cloned());
         let place = position.zip(marks).map(|(position, marks)| Place { position, marks });
         if let (Some(place), Some(key)) = (&place, key) {
             message.cursor = Some(key.write(&topic.tenant, &place.marks).into());
         }
-        Self { topic, except, message, place, frames: Default::default(), cost }
+        Self { topic, except, message, place, is_presence, frames: Default::default(), cost }
     }
 
     pub(crate) fn frame(&self, framing: NumberedFraming) -> Bytes {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::attendance::Attendance;
 use super::clock;
 use super::dispatcher::Wish;
 use super::observer::{Event, Observing};
@@ -30,6 +31,7 @@ pub(crate) struct Members {
     heartbeat: Duration,
     observer: Observing,
     cursors: Option<CursorKey>,
+    attendance: Option<Attendance>,
     /// The cursor of the node where this shard stands.
     point: Box<[Mark]>,
 }
@@ -59,6 +61,7 @@ impl Members {
         for topic in topics {
             self.router.join(key, topic);
         }
+        // That a user's connection is there was claimed before it was taken in.
         key
     }
 
@@ -90,6 +93,13 @@ impl Members {
         self.router.get_mut(key).map_or(Ok(()), |slot| slot.go_live(floors, point))
     }
 
+    /// The client is told from now on who comes into a room and who leaves it.
+    pub(crate) fn watch(&mut self, key: ConnectionKey, room: Topic) {
+        if let Some(slot) = self.router.get_mut(key) {
+            slot.watch(room);
+        }
+    }
+
     /// Sends to one connection, as it is.
     pub(crate) fn send(&mut self, key: ConnectionKey, messages: &[Outgoing]) {
         self.router.get(key).into_iter().for_each(|slot| slot.send(messages));
@@ -106,6 +116,7 @@ impl Members {
     pub(crate) fn detach(&mut self, key: ConnectionKey) {
         let Some((slot, topics)) = self.router.detach(key) else { return };
         for (topic, _) in topics {
+            self.attendance.iter().for_each(|a| a.leave(&topic, &slot.who.user));
             self.drop_wish(topic);
         }
         self.tell_written(slot.outbox.take_written());
@@ -125,8 +136,10 @@ impl Members {
             self.drop_wish(topic);
             return Joined::TooManyRooms;
         }
-        if self.router.join(key, &topic) == Change::None {
-            self.drop_wish(topic);
+        match (self.router.join(key, &topic), self.router.get(key), &self.attendance) {
+            (Change::None, ..) => self.drop_wish(topic),
+            (_, Some(slot), Some(attendance)) => attendance.come(&topic, &slot.who.user),
+            _ => {}
         }
         if let (Some(slot), Some(say)) = (self.router.get(key), say) {
             slot.send([&self.with_cursor(say, &slot.who.tenant)]);
@@ -135,11 +148,13 @@ impl Members {
     }
 
     pub(crate) fn leave_room(&mut self, key: ConnectionKey, topic: Topic, say: &Outgoing) {
-        if self.router.leave(key, &topic) != Change::None {
+        let change = self.router.leave(key, &topic);
+        let Some(slot) = self.router.get_mut(key) else { return };
+        slot.send([say]);
+        slot.unwatch(&topic);
+        if change != Change::None {
+            self.attendance.iter().for_each(|a| a.leave(&topic, &slot.who.user));
             self.drop_wish(topic);
-        }
-        if let Some(slot) = self.router.get(key) {
-            slot.send([say]);
         }
     }
 
@@ -173,7 +188,7 @@ impl Members {
             for number in members.by_ref().take(CHUNK) {
                 match self.router.at(number) {
                     Some(slot) if !slot.is_live() => others.push(number),
-                    Some(slot) if routed.is_for(&slot.who) => {
+                    Some(slot) if slot.is_for(routed) => {
                         slot.outbox.push([routed.frame(slot.framing)]);
                         handed += 1;
                     }
@@ -377,9 +392,11 @@ impl Shard {
         heartbeat: Duration,
         observer: Observing,
         cursors: Option<CursorKey>,
+        attendance: Option<Attendance>,
     ) -> Self {
         let (router, point) = (Router::default(), Box::default());
-        let members = Members { router, shard, wishes, heartbeat, observer, cursors, point };
+        let members =
+            Members { router, shard, wishes, heartbeat, observer, cursors, attendance, point };
         Self { inbox: Arc::default(), members }
     }
 

@@ -3,7 +3,7 @@
 //! A connection that pulls what it missed is held: what is dispatched meanwhile waits here. Once it has read
 //! everything up to a clock, what waited follows, less what it has read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ pub(crate) struct Slot {
     pub(crate) next_ping: Duration,
     pinged_at: Option<Duration>,
     flow: Flow,
+    /// The rooms of which it wants to know who comes and goes.
+    #[expect(
+        clippy::box_collection,
+        reason = "few connections have it, so it is to be small in all"
+    )]
+    watched: Option<Box<HashSet<Topic>>>,
 }
 
 enum Flow {
@@ -71,6 +77,7 @@ impl Slot {
             next_ping: Duration::MAX,
             pinged_at: None,
             flow: Flow::Live,
+            watched: None,
         }
     }
 
@@ -105,9 +112,26 @@ impl Slot {
         }
     }
 
+    /// From now on the client is told who comes into a room and who leaves it.
+    pub(crate) fn watch(&mut self, room: Topic) {
+        self.watched.get_or_insert_default().insert(room);
+    }
+
+    pub(crate) fn unwatch(&mut self, room: &Topic) {
+        if let Some(watched) = &mut self.watched {
+            watched.remove(room);
+        }
+    }
+
+    /// Whether a message is for this client.
+    pub(crate) fn is_for(&self, routed: &Routed) -> bool {
+        let watches = || self.watched.as_ref().is_some_and(|rooms| rooms.contains(&routed.topic));
+        routed.is_for(&self.who) && (!routed.is_presence || watches())
+    }
+
     /// Whether a message goes straight to the client; otherwise it waits, was read, or is not for it.
     pub(crate) fn admits(&mut self, routed: &Arc<Routed>) -> bool {
-        if !routed.is_for(&self.who) {
+        if !self.is_for(routed) {
             return false;
         }
         match &mut self.flow {
@@ -120,11 +144,27 @@ impl Slot {
                 passes
             }
             Flow::Held(held) => {
-                if routed.place.is_none() {
-                    return held.opened;
+                if held.overflown {
+                    return held.opened && routed.place.is_none();
                 }
                 held.push(Waiting::Message(routed.clone()), routed.cost, self.outbox.limit());
+                if held.overflown {
+                    self.send_what_is_not_kept();
+                }
                 false
+            }
+        }
+    }
+
+    /// What waits and is in no history cannot be read later.
+    fn send_what_is_not_kept(&mut self) {
+        let Flow::Held(held) = &mut self.flow else { return };
+        for waiting in std::mem::take(&mut held.waiting) {
+            if let Waiting::Message(routed) = waiting
+                && routed.place.is_none()
+                && held.opened
+            {
+                self.outbox.push([routed.frame(self.framing)]);
             }
         }
     }
@@ -137,8 +177,11 @@ impl Slot {
                 floors.retain(|known, floor| known != topic || floor.0 == epoch);
             }
             Flow::Held(held) => {
-                let gap = Waiting::Gap(topic.clone(), reason, epoch);
-                return held.push(gap, size_of::<Waiting>(), self.outbox.limit());
+                if !held.overflown {
+                    let gap = Waiting::Gap(topic.clone(), reason, epoch);
+                    held.push(gap, size_of::<Waiting>(), usize::MAX);
+                }
+                return;
             }
         }
         self.send([&gap_of(topic, reason)]);
@@ -198,13 +241,9 @@ impl Slot {
 
 impl Held {
     fn push(&mut self, waiting: Waiting, cost: usize, limit: usize) {
-        if self.overflown || self.bytes + cost > limit {
-            (self.overflown, self.bytes) = (true, 0);
-            self.waiting = Vec::new();
-        } else {
-            self.bytes += cost;
-            self.waiting.push(waiting);
-        }
+        self.overflown |= self.bytes + cost > limit;
+        self.bytes += cost;
+        self.waiting.push(waiting);
     }
 }
 

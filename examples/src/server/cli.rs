@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use tidings_core::{Limits, Retention};
+use tidings_core::{Limits, Pattern, Retention, TopicOptions, TopicRules};
 
 /// Pushes events to rooms and users over WebSocket and Server-Sent Events.
 #[derive(Debug, Clone, Parser)]
@@ -56,6 +56,9 @@ pub(crate) struct Cli {
     /// What is kept of each room and user, as MESSAGES:SECONDS; 0 keeps nothing.
     #[arg(long, env = "TIDINGS_HISTORY", default_value = "256:600", value_parser = history)]
     pub(crate) history: History,
+    /// A pattern of rooms that show who is in them, `*` stands for any run of characters; may be repeated.
+    #[arg(long, env = "TIDINGS_PRESENCE", value_delimiter = ',')]
+    pub(crate) presence: Vec<String>,
     /// A field of `Limits`, as NAME=VALUE; may be repeated.
     #[arg(long, env = "TIDINGS_LIMIT", value_delimiter = ',')]
     pub(crate) limit: Vec<String>,
@@ -68,6 +71,18 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
+    /// What is kept and shown of which topic.
+    pub(crate) fn topics(&self) -> TopicRules {
+        let mut options = TopicOptions::default();
+        options.retention = self.history.0;
+        let mut shown = options.clone();
+        shown.presence = true;
+        let rules = TopicRules::all(options);
+        self.presence.iter().fold(rules, |rules, pattern| {
+            rules.rooms(Pattern::new(pattern.as_str()), shown.clone())
+        })
+    }
+
     /// The limits that the flags say.
     pub(crate) fn limits(&self) -> Result<Limits, String> {
         let mut limits = Limits::default();

@@ -29,7 +29,7 @@ use clap::Parser;
 use tidings_auth_jwt::RoomPatterns;
 use tidings_bus_memory::MemoryBus;
 use tidings_bus_redis::{RedisBus, RedisConfig};
-use tidings_core::{Bus, CloseReason, Hub, NodeId, TopicOptions, TopicRules};
+use tidings_core::{Bus, CloseReason, Hub, NodeId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -68,14 +68,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let authenticator = auth::authenticator(&cli, secret, limits.token_leeway).await?;
     let metrics = Arc::new(Metrics::default());
     let authorizer = RoomPatterns { open: cli.open_rooms };
-    let mut options = TopicOptions::default();
-    options.retention = cli.history.0;
     let (bus, redis) = bus(&cli.bus).await?;
     let mut hub = Hub::builder(bus, Arc::new(authenticator), Arc::new(authorizer))
         .handler(Arc::new(RoomMessages))
         .limits(limits.clone())
         .observer(Arc::new(Told { metrics: metrics.clone(), log: cli.log }))
-        .topics(TopicRules::all(options))
+        .topics(cli.topics())
         .shards(tokio::runtime::Handle::current().metrics().num_workers());
     if let Some(name) = &cli.node_id {
         hub = hub.node(NodeId::new(name).map_err(|e| format!("--node-id: {e}"))?);

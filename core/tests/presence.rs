@@ -1,0 +1,145 @@
+//! Who is in a room, over two nodes on one bus.
+
+#![cfg(feature = "testing")]
+#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tidings_bus_memory::{Config, MemoryBus};
+use tidings_core::{
+    AllowAll, Anonymous, AttachError, ConnectOptions, Hub, Limits, TopicOptions, TopicRules,
+};
+
+use support::*;
+
+async fn showing(bus: &MemoryBus, change: impl FnOnce(&mut Limits)) -> Hub {
+    let mut limits = Limits::default();
+    limits.presence_linger = Duration::from_millis(100);
+    change(&mut limits);
+    let mut options = TopicOptions::default();
+    options.presence = true;
+    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), Arc::new(AllowAll));
+    let builder = builder.topics(TopicRules::all(options)).limits(limits).shards(2);
+    builder.start().await.expect("the bus is there")
+}
+
+/// Joins and answers who is there.
+async fn join_and_see(client: &mut Client, room: &str) -> serde_json::Value {
+    let text =
+        json!({"type": "join:room", "payload": {"roomId": room, "presence": true}}).to_string();
+    client.say(&text).await;
+    client.next("room:joined").await["payload"]["members"].clone()
+}
+
+#[tokio::test]
+async fn a_user_comes_with_the_first_connection_and_goes_with_the_last_over_all_nodes() {
+    let bus = MemoryBus::default();
+    let hubs = [showing(&bus, |_| {}).await, showing(&bus, |_| {}).await];
+    let mut watcher = Client::connect(&hubs[0], "w").await;
+    assert_eq!(join_and_see(&mut watcher, "r").await, json!(["w"]));
+    let mut first = Client::connect(&hubs[0], "u").await;
+    assert_eq!(join_and_see(&mut first, "r").await, json!(["u", "w"]));
+    let came = watcher.next("presence:joined").await;
+    assert_eq!(came["payload"], json!({"roomId": "r", "userId": "u"}));
+    // A second connection on another node, without asking who is there: it counts and is told nothing.
+    let mut second = Client::connect(&hubs[1], "u").await;
+    second.join("r").await;
+    first.leave("r").await;
+    publish(&hubs[0], news(&room("r"), 1)).await;
+    watcher.hears(1).await;
+    second.hears(1).await;
+    drop(second);
+    let left = watcher.next("presence:left").await;
+    assert_eq!(left["payload"], json!({"roomId": "r", "userId": "u"}));
+    assert_eq!(hubs[1].count_present(&room("r")).await.expect("it is there"), 1);
+}
+
+#[tokio::test]
+async fn who_comes_back_at_once_was_not_away() {
+    let bus = MemoryBus::default();
+    let hub = showing(&bus, |limits| limits.presence_linger = Duration::from_secs(600)).await;
+    let mut watcher = Client::connect(&hub, "w").await;
+    join_and_see(&mut watcher, "r").await;
+    for n in 0..3 {
+        let mut client = Client::connect(&hub, "u").await;
+        client.join("r").await;
+        if n == 0 {
+            watcher.next("presence:joined").await;
+        }
+        drop(client);
+    }
+    publish(&hub, news(&room("r"), 1)).await;
+    watcher.hears(1).await;
+}
+
+#[tokio::test]
+async fn rooms_without_presence_show_nobody() {
+    let bus = MemoryBus::default();
+    let hub = hub(&bus).await;
+    let mut watcher = Client::connect(&hub, "w").await;
+    assert_eq!(join_and_see(&mut watcher, "r").await, json!([]));
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("r").await;
+    publish(&hub, news(&room("r"), 1)).await;
+    watcher.hears(1).await;
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_connections_over_all_nodes() {
+    let bus = MemoryBus::default();
+    let limit = |limits: &mut Limits| limits.connections_per_user = 2;
+    let hubs = [showing(&bus, limit).await, showing(&bus, limit).await];
+    let _first = Client::connect(&hubs[0], "u").await;
+    let second = Client::connect(&hubs[1], "u").await;
+    for hub in &hubs {
+        assert!(matches!(attach(hub, "u").await, Err(AttachError::TooMany)));
+    }
+    drop(second);
+    until(|| async { attach(&hubs[0], "u").await.is_ok() }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lost_its_claims_gets_them_again() {
+    let started = tokio::time::Instant::now();
+    let mut config = Config::default();
+    config.clock = Arc::new(move || started.elapsed());
+    let bus = MemoryBus::new(config);
+    let hub = showing(&bus, |_| {}).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("r").await;
+    until(|| async { hub.count_present(&room("r")).await.is_ok_and(|n| n == 1) }).await;
+    bus.flush();
+    assert_eq!(hub.count_present(&room("r")).await.expect("it is there"), 0);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    until(|| async { hub.count_present(&room("r")).await.is_ok_and(|n| n == 1) }).await;
+}
+
+#[tokio::test]
+async fn rooms_in_the_request_are_shown_too_also_to_who_comes_back() {
+    let bus = MemoryBus::default();
+    let hub = showing(&bus, |_| {}).await;
+    let mut other = Client::connect(&hub, "o").await;
+    other.join("r").await;
+    let options = |cursor| ConnectOptions {
+        rooms: vec!["r".to_owned()],
+        presence: true,
+        cursor,
+        ..ConnectOptions::default()
+    };
+    let (mut client, _) = Client::connect_with(&hub, "u", options(None)).await;
+    let joined = client.next("room:joined").await;
+    assert_eq!(joined["payload"]["members"], json!(["o", "u"]));
+    let cursor = client.cursor.clone();
+    drop(client);
+    let (mut client, connected) = Client::connect_with(&hub, "u", options(cursor)).await;
+    assert_eq!(connected["payload"]["recovered"], true);
+    let joined = client.next("room:joined").await;
+    assert_eq!(joined["payload"]["members"], json!(["o", "u"]));
+    other.leave("r").await;
+    let left = client.next("presence:left").await;
+    assert_eq!(left["payload"]["userId"], "o");
+}
