@@ -67,6 +67,16 @@ impl TopicRules {
         rule.map_or(&self.others, |(_, options)| options)
     }
 
+    /// What becomes of a client that is too slow for a message of a topic, which is kept or not. What is not kept cannot
+    /// be read later, and what is sent to one client is never dropped.
+    pub fn slow(&self, topic: &Topic, is_kept: bool) -> SlowPolicy {
+        match (&topic.scope, self.of(topic).slow) {
+            (Scope::Client(_), _) => SlowPolicy::Disconnect,
+            (_, SlowPolicy::Refill) if !is_kept => SlowPolicy::DropOldest,
+            (_, policy) => policy,
+        }
+    }
+
     /// What is kept of a topic. What is sent to one client is never kept.
     pub fn retention(&self, topic: &Topic) -> Option<Retention> {
         match topic.scope {

@@ -139,8 +139,17 @@ impl HubBuilder {
         let (bus, up) = (self.bus.clone(), bus_up.clone());
         let commands = Arc::new(Commands::new(bus.clone(), handles.clone(), message_bytes));
         let (shards_of, told) = (handles.clone(), commands.clone());
-        let dispatcher =
-            Dispatcher::new(bus, links, shards_of, told, wished, kept, up, inbox_bytes);
+        let dispatcher = Dispatcher::new(
+            bus,
+            links,
+            shards_of,
+            told,
+            wished,
+            kept,
+            rules.clone(),
+            up,
+            inbox_bytes,
+        );
         spawn(dispatcher.run());
         for shard in shards {
             spawn(shard.run());

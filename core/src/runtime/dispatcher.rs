@@ -49,6 +49,7 @@ pub(crate) struct Dispatcher {
     /// Topics that are not kept in which something may have been missed since a link was lost.
     suspects: HashSet<Topic>,
     kept: Option<Kept>,
+    rules: Arc<TopicRules>,
     up: Arc<AtomicBool>,
     inbox_bytes: usize,
 }
@@ -96,11 +97,24 @@ impl Dispatcher {
         commands: Arc<Commands>,
         wishes: mpsc::UnboundedReceiver<Wish>,
         kept: Option<Kept>,
+        rules: Arc<TopicRules>,
         up: Arc<AtomicBool>,
         inbox_bytes: usize,
     ) -> Self {
         let (topics, suspects) = (HashMap::new(), HashSet::new());
-        Self { bus, links, shards, commands, topics, wishes, suspects, kept, up, inbox_bytes }
+        Self {
+            bus,
+            links,
+            shards,
+            commands,
+            topics,
+            wishes,
+            suspects,
+            kept,
+            rules,
+            up,
+            inbox_bytes,
+        }
     }
 
     /// Runs until every hub handle and shard is gone.
@@ -327,7 +341,8 @@ impl Dispatcher {
     async fn dispatch(&mut self, delivery: Delivery, marks: Option<Box<[Mark]>>) {
         let Some(entry) = self.topics.get(&delivery.topic) else { return };
         let key = self.kept.as_ref().map(|kept| &kept.key);
-        let routed = Arc::new(Routed::new(delivery, marks, key));
+        let slow = self.rules.slow(&delivery.topic, marks.is_some());
+        let routed = Arc::new(Routed::new(delivery, marks, key, slow));
         for (shard, _) in self.shards.iter().zip(&entry.counts).filter(|(_, n)| **n > 0) {
             shard.deliver(routed.clone());
             // A shard never waits for a client, so this ends; meanwhile the link holds what comes.

@@ -19,6 +19,8 @@ pub(crate) enum Done {
     Outcome(Outcome),
     /// It is done, and the connection goes on with what it has missed.
     Replaying(Outcome, Resume),
+    /// What was skipped is to be sent.
+    Refilling(Resume),
     /// There is a new token; these rooms it does not open, and they have been left.
     Renewed(Arc<Identity>, Vec<Topic>, Outcome),
     Close(CloseReason),
@@ -251,14 +253,7 @@ async fn join_pulling(
         Ok(entered) => entered,
         Err(failed) => return Err((failed, resume)),
     };
-    let mut resume = resume.unwrap_or_else(|| {
-        let mut resume = Resume::new(point.clone());
-        for topic in topics.iter().filter(|topic| context.hub.keeps(topic)) {
-            let partition = context.hub.0.bus.partition(topic);
-            resume.add(topic.clone(), partition, point[usize::from(partition)]);
-        }
-        resume
-    });
+    let mut resume = resume.unwrap_or_else(|| context.resume(&point, &topics));
     if resume.has(&topic) {
         joined(context, &topic, false, presence, id, &resume).await;
         return Ok(Some(resume));
@@ -362,7 +357,24 @@ pub(crate) async fn handle(context: &Context, message: ClientMessage) -> Outcome
     }
 }
 
+/// All topics of a connection that skipped something, from where it still had everything.
+pub(crate) async fn refill(context: &Context, marks: Box<[Mark]>) -> Resume {
+    let key = context.key;
+    let held = context.shard.ask(move |members| members.hold(key)).await;
+    context.resume(&marks, &held.map(|(_, topics)| topics).unwrap_or_default())
+}
+
 impl Context {
+    /// A replay of all of these topics that are kept, from these marks.
+    fn resume(&self, marks: &[Mark], topics: &[Topic]) -> Resume {
+        let mut resume = Resume::new(marks);
+        for topic in topics.iter().filter(|topic| self.hub.keeps(topic)) {
+            let partition = self.hub.0.bus.partition(topic);
+            resume.add(topic.clone(), partition, marks[usize::from(partition)]);
+        }
+        resume
+    }
+
     fn start(&self, cursor: Option<&str>) -> Start {
         let Some(cursor) = cursor else { return Start::Fresh };
         match self.hub.read_cursor(&self.identity.tenant, cursor) {

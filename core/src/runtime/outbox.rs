@@ -7,17 +7,17 @@
 //! pushes writes at once, and only what the socket does not take wakes the task.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
-use crate::{CloseReason, FrameWriter};
+use super::queue::{Droppable, Queue};
+use crate::{CloseReason, FrameWriter, Mark, SlowPolicy, Topic};
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -27,8 +27,9 @@ pub(crate) struct Outbox {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Bytes>,
-    bytes: usize,
+    queue: Queue,
+    /// From where the client is to be refilled, since something was skipped.
+    refill: Option<Box<[Mark]>>,
     /// The front frame has left in part: it must not be dropped.
     begun: bool,
     /// A waiting write has the front frame and may take part of it at any time.
@@ -78,6 +79,10 @@ impl fmt::Debug for Lent {
     }
 }
 
+/// There is no room for a frame that can be read later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
 /// What the queue looks like after a flush.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Flushed {
@@ -107,17 +112,70 @@ impl Outbox {
         for frame in frames {
             // A single frame always fits: `message_bytes` bounds it. Of a burst that does not, the socket
             // may take the beginning.
-            let is_over =
-                |state: &State| state.bytes + frame.len() > self.limit && !state.queue.is_empty();
+            let is_over = |state: &State| {
+                state.queue.bytes() + frame.len() > self.limit && !state.queue.is_empty()
+            };
             if is_over(&state) && !state.write_lent() && is_over(&state) {
                 return Self::end_locked(state, CloseReason::TOO_SLOW, true);
             }
-            state.bytes += frame.len();
-            state.queue.push_back(frame);
+            state.queue.push(frame);
         }
         if was_empty && !state.write_lent() {
             Self::wake(state)
         }
+    }
+
+    /// Adds a frame that may be dropped, or may drop others of its kind, when the client is too slow. `gap` makes the
+    /// frame that says so.
+    ///
+    /// # Errors
+    /// [`Full`]: there is no room, and the policy of the topic is to refill the client later.
+    pub(crate) fn push_droppable(
+        &self,
+        frame: Bytes,
+        of: Arc<Droppable>,
+        gap: impl Fn(&Topic) -> Bytes,
+    ) -> Result<(), Full> {
+        let mut state = self.lock();
+        if state.ended.is_some() {
+            return Ok(());
+        }
+        let was_empty = state.queue.is_empty();
+        let keep = state.kept();
+        if of.policy == SlowPolicy::KeepLatest {
+            state.queue.conflate(&of, keep);
+        }
+        let is_over = |state: &State| {
+            state.queue.bytes() + frame.len() > self.limit && !state.queue.is_empty()
+        };
+        if is_over(&state) {
+            state.write_lent();
+        }
+        if is_over(&state) && of.policy == SlowPolicy::Refill {
+            return Err(Full);
+        }
+        while is_over(&state) {
+            let keep = state.kept();
+            if !state.queue.drop_oldest(keep, &gap) {
+                Self::end_locked(state, CloseReason::TOO_SLOW, true);
+                return Ok(());
+            }
+        }
+        state.queue.push_droppable(frame, of);
+        if was_empty && !state.write_lent() {
+            Self::wake(state)
+        }
+        Ok(())
+    }
+
+    /// Something was skipped: once all that waits has left, the client is to be refilled from these marks.
+    pub(crate) fn refill_from(&self, marks: Box<[Mark]>) {
+        self.lock().refill.get_or_insert(marks);
+    }
+
+    /// From where the client is to be refilled.
+    pub(crate) fn take_refill(&self) -> Option<Box<[Mark]>> {
+        self.lock().refill.take()
     }
 
     /// Lets whoever pushes write, until [`take_back`](Self::take_back).
@@ -140,9 +198,8 @@ impl Outbox {
     fn end_locked(mut state: MutexGuard<'_, State>, reason: CloseReason, drop_queue: bool) {
         if state.ended.is_none() {
             if drop_queue {
-                let keep = usize::from(state.begun || state.held);
+                let keep = state.kept();
                 state.queue.truncate(keep);
-                state.bytes = state.queue.iter().map(Bytes::len).sum();
             }
             state.ended = Some(reason);
             Self::wake(state);
@@ -243,7 +300,7 @@ impl Outbox {
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.lock().bytes
+        self.lock().queue.bytes()
     }
 
     fn wake(mut state: MutexGuard<'_, State>) {
@@ -278,35 +335,27 @@ impl State {
     /// Answers whether everything has left.
     fn flush(&mut self, mut write: impl FnMut(&[Bytes]) -> io::Result<usize>) -> io::Result<bool> {
         while !self.queue.is_empty() {
-            let (front, _) = self.queue.as_slices();
-            let taken = write(front)?;
+            let taken = write(self.queue.first())?;
             if taken == 0 {
                 return Ok(false);
             }
             self.advance(taken);
         }
-        if self.queue.capacity() > KEPT_CAPACITY {
-            self.queue.shrink_to(KEPT_CAPACITY);
-        }
+        self.queue.shrink_to(KEPT_CAPACITY);
         Ok(true)
     }
 
-    fn advance(&mut self, mut taken: usize) -> bool {
-        let mut left = false;
-        self.bytes = self.bytes.saturating_sub(taken);
-        self.written.bytes += taken as u64;
-        while let Some(front) = self.queue.front_mut() {
-            if taken < front.len() {
-                self.begun |= taken > 0;
-                front.advance(taken);
-                break;
-            }
-            taken -= front.len();
-            self.queue.pop_front();
-            self.written.frames += 1;
-            (self.begun, left) = (false, true);
-        }
-        left
+    /// Answers whether a frame has left.
+    fn advance(&mut self, taken: usize) -> bool {
+        let (left, begun) = self.queue.advance(taken);
+        self.begun = begun.unwrap_or(self.begun);
+        self.written += Written { frames: left, bytes: taken as u64 };
+        left > 0
+    }
+
+    /// Frames that must stay: the front one when it has begun, or a write has it.
+    fn kept(&self) -> usize {
+        usize::from(self.begun || self.held)
     }
 }
 
@@ -315,7 +364,6 @@ const KEPT_CAPACITY: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;

@@ -1,12 +1,13 @@
 //! A delivery on its way to its receivers: framed at most once per framing, with the cursor that goes with it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::queue::Droppable;
 use crate::{
-    ClientId, CursorKey, Delivery, Except, Framing, Mark, Outgoing, Position, TenantId, Topic,
-    UserId,
+    ClientId, CursorKey, Delivery, Except, Framing, Mark, Outgoing, Position, SlowPolicy, TenantId,
+    Topic, UserId,
 };
 
 pub(crate) struct Routed {
@@ -15,6 +16,8 @@ pub(crate) struct Routed {
     message: Outgoing,
     /// Where it stands, when its topic is kept.
     pub(crate) place: Option<Place>,
+    /// What becomes of it where it does not fit; `None` when the client is disconnected then.
+    pub(crate) droppable: Option<Arc<Droppable>>,
     /// Only for those who asked who comes and goes.
     pub(crate) is_presence: bool,
     frames: [OnceLock<Bytes>; MAX_FRAMINGS],
@@ -42,16 +45,22 @@ impl Routed {
         delivery: Delivery,
         marks: Option<Box<[Mark]>>,
         key: Option<&CursorKey>,
+        slow: SlowPolicy,
     ) -> Self {
         let cost = delivery.message.len() + ENTRY_COST;
-        let Delivery { topic, message, except, position, .. } = delivery;
+        let Delivery { topic, message, except, position, conflation_key } = delivery;
+        let droppable = match slow {
+            SlowPolicy::Disconnect => None,
+            policy => Some(Arc::new(Droppable::new(&topic, &message, conflation_key, policy))),
+        };
         let is_presence = message.kind.as_str().starts_with("presence:");
         let mut message = Outgoing::event(message, topic.as_room().cloned());
         let place = position.zip(marks).map(|(position, marks)| Place { position, marks });
         if let (Some(place), Some(key)) = (&place, key) {
             message.cursor = Some(key.write(&topic.tenant, &place.marks).into());
         }
-        Self { topic, except, message, place, is_presence, frames: Default::default(), cost }
+        let frames = Default::default();
+        Self { topic, except, message, place, droppable, is_presence, frames, cost }
     }
 
     pub(crate) fn frame(&self, framing: NumberedFraming) -> Bytes {

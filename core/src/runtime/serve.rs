@@ -17,7 +17,7 @@ use super::handler::Context;
 use super::hub::Hub;
 use super::mailbox::Mailbox;
 use super::observer::{Event, Observing, SlowBound};
-use super::operations::{Done, handle, join, leave, renew, welcome};
+use super::operations::{Done, handle, join, leave, refill, renew, welcome};
 use super::outbox::{Flushed, Outbox};
 use super::replay::{Replaying, Step};
 use super::routed::Receiver;
@@ -169,6 +169,7 @@ impl<'a, R: FrameReader> Connection<'a, R> {
                 },
                 Ok(Flushed::Empty) => {}
             }
+            self.begin_refill(&outbox);
             // A replay goes on as the client takes it, and never while its topics may change.
             if self.operation.is_none() && self.replay_more() {
                 continue;
@@ -180,6 +181,19 @@ impl<'a, R: FrameReader> Connection<'a, R> {
             if let ControlFlow::Break(reason) = step {
                 return (reason, Some(writer));
             }
+        }
+    }
+
+    /// All that waited has left: what was skipped is read now.
+    fn begin_refill(&mut self, outbox: &Outbox) {
+        if self.operation.is_none()
+            && self.replay.is_none()
+            && let Some(marks) = outbox.take_refill()
+        {
+            let context = self.attachment.context.clone();
+            let observer = context.hub.0.observer.clone();
+            let refill = async move { Done::Refilling(refill(&context, marks).await) };
+            self.operation = Some(caught(observer, refill));
         }
     }
 
@@ -301,6 +315,7 @@ impl<'a, R: FrameReader> Connection<'a, R> {
                 self.replay = Some(Replaying::new(resume));
                 self.input(Input::Finished(outcome));
             }
+            Done::Refilling(resume) => self.replay = Some(Replaying::new(resume)),
             Done::Renewed(identity, left, outcome) => {
                 self.attachment.context.identity = identity;
                 if let Some(replay) = &mut self.replay {

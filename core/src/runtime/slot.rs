@@ -156,6 +156,20 @@ impl Slot {
         }
     }
 
+    /// Gives the client a message that it [`admits`](Self::admits), as the topic's policy has it. `before` is the cursor
+    /// of who has got everything before this.
+    pub(crate) fn give(&mut self, routed: &Routed, before: &[Mark]) {
+        let frame = routed.frame(self.framing);
+        let Some(droppable) = &routed.droppable else { return self.outbox.push([frame]) };
+        let encode = self.framing.framing.encode;
+        let gap = |topic: &Topic| encode(&gap_of(topic, GapReason::Slow));
+        if self.outbox.push_droppable(frame, droppable.clone(), gap).is_err() {
+            self.flow =
+                Flow::Held(Box::new(Held { opened: true, overflown: true, ..Held::default() }));
+            self.outbox.refill_from(before.into());
+        }
+    }
+
     /// What waits and is in no history cannot be read later.
     fn send_what_is_not_kept(&mut self) {
         let Flow::Held(held) = &mut self.flow else { return };

@@ -1,0 +1,113 @@
+//! What becomes of a client that is too slow, by the policy of the topic.
+
+#![cfg(feature = "testing")]
+#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
+
+mod support;
+
+use std::sync::Arc;
+
+use tidings_bus_memory::MemoryBus;
+use tidings_core::{AllowAll, Anonymous, Hub, Limits, SlowPolicy, TopicOptions, TopicRules};
+
+use support::*;
+
+/// A hub whose clients may have 2 KiB waiting.
+async fn hub_of(policy: SlowPolicy) -> Hub {
+    let mut limits = Limits::default();
+    limits.outbox_bytes = 2048;
+    let mut options = TopicOptions::default();
+    options.slow = policy;
+    if let Some(retention) = &mut options.retention {
+        retention.count = 10_000;
+    }
+    let bus = Arc::new(MemoryBus::default());
+    let builder = Hub::builder(bus, Arc::new(Anonymous), Arc::new(AllowAll));
+    builder.topics(TopicRules::all(options)).limits(limits).start().await.expect("the bus is there")
+}
+
+/// Publishes far more than the pipe and the outbox take while the client reads nothing.
+async fn flood(hub: &Hub) {
+    for n in 0..MANY {
+        publish(hub, news(&room("r"), n)).await;
+    }
+    // What is published has passed the shard once a question about it is answered.
+    hub.stats().await;
+}
+
+#[tokio::test]
+async fn by_default_it_is_disconnected_and_may_resume() {
+    let hub = hub_of(SlowPolicy::Disconnect).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("r").await;
+    flood(&hub).await;
+    while let Some(text) = in_time(client.pipe.next()).await {
+        assert!(text.contains("\"news\""), "{text}");
+    }
+    assert_eq!(client.pipe.closed().map(|reason| reason.code), Some(4008));
+}
+
+#[tokio::test]
+async fn what_was_skipped_is_refilled_from_the_history() {
+    let hub = hub_of(SlowPolicy::Refill).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("r").await;
+    flood(&hub).await;
+    for n in 0..MANY {
+        client.hears(n).await;
+    }
+    publish(&hub, news(&room("r"), MANY)).await;
+    client.hears(MANY).await;
+}
+
+#[tokio::test]
+async fn the_oldest_are_dropped_and_a_gap_stands_in_their_place() {
+    let hub = hub_of(SlowPolicy::DropOldest).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("r").await;
+    flood(&hub).await;
+    let (mut last, mut gaps) = (None, 0);
+    while last != Some(u64::from(MANY) - 1) {
+        let text = in_time(client.pipe.next()).await.expect("it goes on");
+        let message: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        if message["type"] == "gap" {
+            assert_eq!(
+                (&message["payload"]["reason"], &message["payload"]["roomId"]),
+                (&"slow".into(), &"r".into())
+            );
+            gaps += 1;
+            last = None;
+            continue;
+        }
+        let number = message["payload"].as_u64().expect("a number");
+        assert!(
+            last.is_none_or(|last| last + 1 == number),
+            "{number} after {last:?} without a gap"
+        );
+        last = Some(number);
+    }
+    assert!(gaps > 0);
+}
+
+#[tokio::test]
+async fn only_the_latest_of_a_key_stays() {
+    let hub = hub_of(SlowPolicy::KeepLatest).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("r").await;
+    for n in 0..MANY {
+        let mut publication = news(&room("r"), n);
+        publication.conflation_key = Some((n % 3).to_string());
+        publish(&hub, publication).await;
+    }
+    hub.stats().await;
+    let mut latest = [None; 3];
+    while latest != [MANY - 3, MANY - 2, MANY - 1].map(Some).map(|n| n.map(u64::from)) {
+        let number = client.next("news").await["payload"].as_u64().expect("a number");
+        let of_key = &mut latest[(number % 3) as usize];
+        assert!(*of_key < Some(number), "{number} after {of_key:?}");
+        *of_key = Some(number);
+    }
+}
+
+/// A multiple of three, and some 100 KB.
+const MANY: u32 = 999;
