@@ -16,6 +16,7 @@ mod mailbox;
 mod observer;
 mod operations;
 mod outbox;
+mod pass;
 mod queue;
 mod reader;
 mod reads;
