@@ -20,23 +20,25 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let redis = Redis::start(Options::default()).await;
     let bus = Arc::new(RedisBus::connect(&redis.url(), RedisConfig::default()).await?);
 
+    let kept = Some(Retention { count: 256, age: Duration::from_secs(600) });
     for round in 1..=ROUNDS {
-        println!("round {round}");
+        println!(
+            "round {round}                    messages/s  ratio   µs of CPU per message: Redis, node"
+        );
+        let meter = Meter::start(&redis).await?;
         let floor = benchmark(&redis)?;
-        println!("  redis-benchmark -P 50 PUBLISH    {floor:>9.0}/s");
-        let kept = Some(Retention { count: 256, age: Duration::from_secs(600) });
+        println!(
+            "redis-benchmark -P 50 PUBLISH {floor:>9.0}   1.00   {}",
+            meter.read(&redis).await?
+        );
         for (name, retention) in [("", None), (" kept", kept)] {
-            let batches = rate(&bus, CALLERS, BATCH, retention).await?;
-            println!(
-                "  batches of {BATCH}{name:<5}             {batches:>9.0}/s  {:.2}",
-                batches / floor
-            );
-            let singles = rate(&bus, CALLERS * BATCH, 1, retention).await?;
-            println!(
-                "  {} callers{name:<5}                {singles:>9.0}/s  {:.2}",
-                CALLERS * BATCH,
-                singles / floor
-            );
+            for (callers, batch) in [(CALLERS, BATCH), (CALLERS * BATCH, 1)] {
+                let meter = Meter::start(&redis).await?;
+                let rate = rate(&bus, callers, batch, retention).await?;
+                let name = format!("{callers} callers of {batch}{name}");
+                let (ratio, cpu) = (rate / floor, meter.read(&redis).await?);
+                println!("{name:<29} {rate:>9.0}   {ratio:.2}   {cpu}");
+            }
         }
     }
 
@@ -97,10 +99,36 @@ fn benchmark(redis: &Redis) -> Result<f64, Box<dyn std::error::Error>> {
     Ok(rate.trim_matches('"').parse()?)
 }
 
+/// What Redis and this process have worked.
+struct Meter {
+    redis: f64,
+    own: f64,
+}
+
+impl Meter {
+    async fn start(redis: &Redis) -> Result<Self, Box<dyn std::error::Error>> {
+        let info = redis.info("cpu").await;
+        let of = |name: &str| info.get(name).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+        let own = std::fs::read_to_string("/proc/self/stat")?;
+        let ticks = own.split(' ').skip(13).take(2).filter_map(|n| n.parse::<f64>().ok());
+        let own = ticks.sum::<f64>() / TICKS;
+        Ok(Self { redis: of("used_cpu_user_main_thread") + of("used_cpu_sys_main_thread"), own })
+    }
+
+    /// Microseconds per message since the start.
+    async fn read(&self, redis: &Redis) -> Result<String, Box<dyn std::error::Error>> {
+        let now = Self::start(redis).await?;
+        let each = |seconds: f64| seconds * 1e6 / PUBLICATIONS as f64;
+        Ok(format!("{:.2}, {:.2}", each(now.redis - self.redis), each(now.own - self.own)))
+    }
+}
+
 fn room(name: &str) -> Result<Topic, tidings_core::NameError> {
     Ok(Topic::room(TenantId::default(), RoomId::new(name)?))
 }
 
+/// Of Linux, per second.
+const TICKS: f64 = 100.0;
 /// Bytes of a payload.
 const PAYLOAD: usize = 128;
 const PUBLICATIONS: usize = 400_000;

@@ -1,6 +1,6 @@
 //! What goes wrong with a Redis, told apart.
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tidings_core::BusError;
 
 /// Which kind of failure it is.
@@ -109,6 +109,14 @@ impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
         if error.is_timeout() {
             return Self::timed_out();
+        }
+        // A transaction was refused because one of its commands was.
+        if error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort)
+            && let Some(errors) = error.clone().into_server_errors()
+            && let Some((_, why)) = errors.first()
+        {
+            let detail = why.details().unwrap_or_default();
+            return Self::told(&format!("{} {detail}", why.code()));
         }
         match (error.code(), error.kind()) {
             (Some(code), _) => {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Pipeline, Value};
 use tidings_core::Topic;
 use tokio::time::{sleep, timeout};
 
@@ -27,6 +27,14 @@ pub(crate) struct Partition {
     deadline: Duration,
     /// The secret of the bus, once known; of the first partition only.
     pub(crate) secret: Mutex<Option<[u8; 16]>>,
+}
+
+/// What is asked of a server.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Script(&'static Script, Question),
+    /// Commands between `MULTI` and `EXEC`.
+    Transaction(Pipeline),
 }
 
 /// What a script is asked.
@@ -74,28 +82,33 @@ impl Partition {
     /// Runs a script, told what `ask` says, within the deadline. A slot that moves is waited for.
     pub(crate) async fn run(
         &self,
-        script: &Script,
+        script: &'static Script,
         ask: impl Fn(&Session) -> Question,
     ) -> Result<Value, Failure> {
-        self.run_within(self.deadline, script, ask).await
+        self.call(self.deadline, |session| Call::Script(script, ask(session))).await
+    }
+
+    /// Runs commands as one step, likewise.
+    pub(crate) async fn transact(&self, commands: impl Fn() -> Pipeline) -> Result<Value, Failure> {
+        self.call(self.deadline, |_| Call::Transaction(commands())).await
     }
 
     /// The same within another time, after which the connection is given up.
-    pub(crate) async fn run_within(
+    pub(crate) async fn call(
         &self,
         patience: Duration,
-        script: &Script,
-        ask: impl Fn(&Session) -> Question,
+        ask: impl Fn(&Session) -> Call,
     ) -> Result<Value, Failure> {
         let mut used = None;
         let attempts = async {
             loop {
                 let (server, session) = self.session().await?;
                 used = Some((server.clone(), session.clone()));
-                let Question { keys, arguments } = ask(&session);
-                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-                let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-                match server.run(&session, script, &keys, &arguments).await {
+                let outcome = match ask(&session) {
+                    Call::Script(script, question) => server.run(&session, script, &question).await,
+                    Call::Transaction(commands) => server.transact(&session, &commands).await,
+                };
+                match outcome {
                     Err(failure) if failure.fault == Fault::Moved => {
                         self.moved();
                         sleep(MOVING).await;

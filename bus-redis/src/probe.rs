@@ -8,7 +8,7 @@ use tidings_core::BusError;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::fault::Failure;
-use crate::partition::{Partition, Question};
+use crate::partition::{Call, Partition, Question};
 use crate::queue::Queue;
 use crate::script::PROBE;
 use crate::stats::{Counters, bump};
@@ -77,19 +77,20 @@ impl Probe {
     }
 
     async fn send(&self, number: u64, patience: Duration) -> Result<(), Failure> {
-        let asked = self.partition.run_within(patience, &PROBE, |session| {
+        let asked = self.partition.call(patience, |session| {
             let [server, epoch, clock, fresh] = self.partition.standing(session);
             let secret = self.partition.secret();
             let publish = self.partition.publish_command().into();
             let (channel, number) = (self.channel.clone().into(), number.to_string().into());
-            Question {
+            let question = Question {
                 keys: vec![
                     self.partition.state_key(),
                     self.partition.samples_key(),
                     self.partition.secret_key(),
                 ],
                 arguments: vec![publish, channel, number, server, epoch, clock, fresh, secret],
-            }
+            };
+            Call::Script(&PROBE, question)
         });
         asked.await.map(|_| ())
     }

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use redis::Cmd;
 
+use crate::partition::Question;
+
 /// A script and its hash.
 #[derive(Debug)]
 pub(crate) struct Script {
@@ -17,8 +19,12 @@ impl Script {
         Self { hash: redis::Script::new(&text).get_hash().to_owned(), text }
     }
 
-    pub(crate) fn by_hash(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
-        command("EVALSHA", &self.hash, keys, arguments)
+    pub(crate) fn by_hash(&self, question: &Question) -> Cmd {
+        command("EVALSHA", &self.hash, question)
+    }
+
+    pub(crate) fn by_text(&self, question: &Question) -> Cmd {
+        command("EVAL", &self.text, question)
     }
 
     pub(crate) fn load(&self) -> Cmd {
@@ -26,21 +32,17 @@ impl Script {
         command.arg("SCRIPT").arg("LOAD").arg(&self.text);
         command
     }
-
-    pub(crate) fn by_text(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
-        command("EVAL", &self.text, keys, arguments)
-    }
 }
 
-fn command(name: &str, script: &str, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
+fn command(name: &str, script: &str, Question { keys, arguments }: &Question) -> Cmd {
     let bytes: usize = arguments.iter().map(|a| a.len() + 16).sum();
     let mut command = Cmd::with_capacity(3 + keys.len() + arguments.len(), bytes + 64);
     command.arg(name).arg(script).arg(keys.len());
     for key in keys {
-        command.arg(*key);
+        command.arg(key);
     }
     for argument in arguments {
-        command.arg(*argument);
+        command.arg(argument);
     }
     command
 }

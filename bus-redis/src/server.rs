@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::connection::{Opened, Opener};
 use crate::fault::{Failure, Fault};
+use crate::partition::Question;
 use crate::place::Place;
 use crate::script::{PUBLISH, Script};
 use crate::spawn::{Task, jitter};
@@ -144,18 +145,28 @@ impl Server {
         &self,
         session: &Session,
         script: &Script,
-        keys: &[&str],
-        arguments: &[&[u8]],
+        question: &Question,
     ) -> Result<Value, Failure> {
-        let answer =
-            session.redis.clone().send_packed_command(&script.by_hash(keys, arguments)).await;
+        let answer = session.redis.clone().send_packed_command(&script.by_hash(question)).await;
         let answer = match answer.and_then(Value::extract_error) {
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                let command = script.by_text(keys, arguments);
-                session.redis.clone().send_packed_command(&command).await
+                session.redis.clone().send_packed_command(&script.by_text(question)).await
             }
             answer => answer,
         };
+        self.judge(session, answer.and_then(Value::extract_error).map_err(Failure::from))
+    }
+
+    /// Commands of which either all are done or none; what each answered.
+    pub(crate) async fn transact(
+        &self,
+        session: &Session,
+        commands: &Pipeline,
+    ) -> Result<Value, Failure> {
+        // `MULTI` and each command are answered before `EXEC` is.
+        let skipped = commands.len() + 1;
+        let answer = session.redis.clone().send_packed_commands(commands, skipped, 1).await;
+        let answer = answer.map(|mut answers| answers.pop().unwrap_or_default());
         self.judge(session, answer.and_then(Value::extract_error).map_err(Failure::from))
     }
 

@@ -14,6 +14,8 @@ local publish, lifetime, window = ARGV[1], tonumber(ARGV[6]), ARGV[7]
 local partition, samples = KEYS[1], KEYS[2]
 local epoch, clock, now, full, sampled, reserved
 
+-- Nodes publish batches of which nothing is kept by MULTI, PERSIST of the partition, PUBLISHes and EXEC instead.
+
 -- The write that a replica refuses. What keeps nothing must pass although Redis is full, so its write asks for no memory.
 if #KEYS == 2 then
   redis.call('PERSIST', partition)

@@ -45,6 +45,7 @@ impl Tenant {
             "+@read",
             "+@write",
             "+@scripting",
+            "+@transaction",
             "+@pubsub",
             "+@connection",
             "+role",
