@@ -14,7 +14,7 @@ if lease and tonumber(lease) <= now and redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('RENAME', KEYS[2], KEYS[3])
   redis.call('ZADD', KEYS[1], lease, ARGV[2])
 end
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[3]), ARGV[1])
+redis.call('ZADD', KEYS[1], string.format('%d', now + ARGV[3]), ARGV[1])
 
 local answer, key = {}, 4
 for a = 4, #ARGV, 3 do
@@ -26,12 +26,12 @@ for a = 4, #ARGV, 3 do
   if connections == 0 then
     redis.call('HDEL', KEYS[2], field)
   elseif connections ~= own then
-    redis.call('HSET', KEYS[2], field, string.format('%.0f', connections))
+    redis.call('HSET', KEYS[2], field, string.format('%d', connections))
   end
   if after == 0 then
     redis.call('HDEL', users, user)
   elseif after ~= before then
-    redis.call('HSET', users, user, string.format('%.0f', after))
+    redis.call('HSET', users, user, string.format('%d', after))
   end
   answer[#answer + 1] = before
   answer[#answer + 1] = after

@@ -8,9 +8,10 @@ local function milliseconds()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- A number as Redis writes it, however large.
+-- A whole number as Redis writes it, however large. (Lua's own way, and Redis' for a number among the arguments of a
+-- command, print a floating point number, which takes longer than many a command.)
 local function text(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 -- The partition's epoch and clock, and when the last sample was taken. The epoch is renewed when there is none, when

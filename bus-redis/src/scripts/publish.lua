@@ -46,29 +46,30 @@ local function forget(record, stream, age)
   end
 end
 
+-- Answers the message's offset as text.
 local function keep(record, stream, message, count, age)
   clock = clock + 1
   local known = redis.call('HMGET', record, 'offset', 'clock', 'count', 'age', 'renewed')
   local offset = known[1] and tonumber(known[1]) + 1 or clock
-  local id, most, margin = text(clock) .. '-' .. text(offset), count + 1, math.min(age, lifetime) / 8
+  local o, c, n = text(offset), text(clock), text(now)
+  local id, margin = c .. '-' .. o, math.min(tonumber(age), lifetime) / 8
   local added = known[1] and
-    redis.call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', most, id, 't', text(now), 'm', message)
+    redis.call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', text(count + 1), id, 't', n, 'm', message)
   if not added then
     -- The stream begins, or begins again: what was before is gone.
     local trimmed = known[2] or text(horizon(samples, now, lifetime, clock - 1))
-    redis.call('XADD', stream, id, 't', text(now), 'm', message)
-    redis.call('HSET', record, 'trimmed', trimmed, 'base', text(offset))
+    redis.call('XADD', stream, id, 't', n, 'm', message)
+    redis.call('HSET', record, 'trimmed', trimmed, 'base', o)
   end
-  if added and tonumber(known[3]) == count and tonumber(known[4]) == age and now - tonumber(known[5]) < margin then
-    redis.call('HSET', record, 'offset', text(offset), 'clock', text(clock))
+  if added and known[3] == count and known[4] == age and now - tonumber(known[5]) < margin then
+    redis.call('HSET', record, 'offset', o, 'clock', c)
   else
-    redis.call('HSET', record, 'offset', text(offset), 'clock', text(clock), 'count', text(count), 'age', text(age),
-      'renewed', text(now))
+    redis.call('HSET', record, 'offset', o, 'clock', c, 'count', count, 'age', age, 'renewed', n)
     redis.call('PEXPIRE', record, text(math.max(lifetime, 10 * age) + margin))
     redis.call('PEXPIRE', stream, text(age + margin + 1))
   end
-  if offset % 64 == 0 then forget(record, stream, age) end
-  return offset
+  if offset % 64 == 0 then forget(record, stream, tonumber(age)) end
+  return o
 end
 
 -- The receipt of the first message under this key, if there was one.
@@ -97,10 +98,10 @@ for a = 8, #ARGV, 4 do
     local remembered
     if retention ~= '' then
       local count, age = string.match(retention, '^(%d+) (%d+)$')
-      local offset = keep(record, stream, message, tonumber(count), tonumber(age))
-      local place = text(offset) .. ' ' .. text(clock) .. ' ' .. epoch
-      answer = { epoch, offset, clock, redis.call(publish, channel, place .. '\n' .. message), 0 }
-      remembered = epoch .. ' ' .. text(offset) .. ' ' .. text(clock) .. ' ' .. answer[4]
+      local offset = keep(record, stream, message, count, age)
+      local place = offset .. ' ' .. text(clock) .. ' ' .. epoch
+      answer = { epoch, tonumber(offset), clock, redis.call(publish, channel, place .. '\n' .. message), 0 }
+      remembered = named and epoch .. ' ' .. offset .. ' ' .. text(clock) .. ' ' .. answer[4]
     else
       answer = redis.call(publish, channel, message)
       remembered = answer

@@ -19,7 +19,7 @@ for a = 2, #ARGV, 2 do
     redis.call('HDEL', KEYS[2], field)
     local after = tonumber(redis.call('HGET', users, user) or '0') - tonumber(own)
     if after > 0 then
-      redis.call('HSET', users, user, string.format('%.0f', after))
+      redis.call('HSET', users, user, string.format('%d', after))
     elseif redis.call('HDEL', users, user) == 1 then
       gone = 1
     end
