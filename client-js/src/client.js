@@ -15,7 +15,8 @@ export class Client {
 
   constructor(url = "/ws", options = {}) {
     const { WebSocket, fetch, BroadcastChannel, navigator, location } = globalThis;
-    const settings = { ...DEFAULTS, WebSocket, fetch: (...request) => fetch(...request), ...options };
+    const settings = { ...DEFAULTS, WebSocket, fetch: (...request) => fetch(...request) };
+    for (const name in options) if (options[name] !== undefined) settings[name] = options[name];
     settings.url = new URL(url, location?.href);
     if (settings.url.pathname === "/") settings.url.pathname = "/ws";
     const rooms = settings.rooms.map((name) => [name, settings]);

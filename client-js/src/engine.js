@@ -46,19 +46,21 @@ export class Engine {
   #dialledAt = 0;
   #ended = new AbortController();
 
-  /** `emit(message, everyone)`: `everyone` when the server put us in its room, so that nobody asked for it. */
-  constructor(options, emit, { cursor = options.cursor, rooms = [], repeats = new Repeats() } = {}) {
+  /**
+   * `emit(message, { everyone, still })`: `everyone` when the server put us in its room, so that nobody asked for it;
+   * `still` when that room is wanted.
+   */
+  constructor(options, emit, { cursor = options.cursor, previous, rooms = [], repeats = new Repeats() } = {}) {
     this.cursor = cursor;
+    this.#previous = previous;
     this.#options = options;
     this.#emit = emit;
     this.#repeats = repeats;
     this.#calls = new Calls(options);
     for (const [name, { presence }] of rooms) this.#rooms.want(name, { presence, since: cursor });
-    const { signal } = this.#ended;
-    for (const type of ["online", "offline", "pageshow"]) {
-      globalThis.addEventListener?.(type, () => this.#woken(), { signal });
+    for (const type of ["online", "offline", "pageshow", "visibilitychange"]) {
+      globalThis.addEventListener?.(type, () => this.#woken(type), { signal: this.#ended.signal });
     }
-    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this.#woken(), { signal });
     this.#dial();
   }
 
@@ -78,13 +80,13 @@ export class Engine {
   }
 
   async leave(name) {
-    this.#rooms.drop(name, new TidingsError("left", "left before it was joined"));
+    this.#rooms.drop(name, new TidingsError("left", "left while joining"));
     if (this.#wire) return this.send("leave:room", { roomId: name });
     return { type: "room:left", payload: { roomId: name } };
   }
 
   close() {
-    this.#end(1000, "closed by the application");
+    this.#end(1000, "closed");
   }
 
   get #wire() {
@@ -100,9 +102,10 @@ export class Engine {
     const { transport, WebSocket } = this.#options;
     const fits = WebSocket && this.#blocked < MOST_BLOCKED ? "websocket" : "sse";
     const kind = beside ? "websocket" : transport ?? fits;
-    const link = { kind, cursor: this.cursor, heard: 0, asked: 0, stop() {} };
+    const link = { kind, cursor: this.cursor, heard: 0, asked: 0, timers: [], stop() {} };
     link.close = () => {
       link.stop();
+      link.timers.forEach(clearTimeout);
       link.wire?.close();
     };
     if (beside) this.#beside = link;
@@ -137,21 +140,20 @@ export class Engine {
 
   #address(link) {
     const { url: base, events } = this.#options;
-    const url = new URL(link.kind === "sse" ? events : base, base);
+    const stream = link.kind === "sse";
+    const url = new URL(stream ? events : base, base);
     url.search ||= base.search;
-    const query = url.searchParams;
-    if (link.kind === "sse") {
-      url.protocol = url.protocol.replace("ws", "http");
-      query.set("envelope", "1");
-    } else {
-      url.protocol = url.protocol.replace("http", "ws");
-      if (link.token) query.set("token", link.token);
-    }
-    if (link.cursor) query.set("cursor", link.cursor);
-    if (this.#previous) query.set("previous", this.#previous);
+    url.protocol = stream ? url.protocol.replace("ws", "http") : url.protocol.replace("http", "ws");
     const { names, presence } = this.#rooms.named(link.cursor);
-    for (const name of names) query.append("room", name);
-    if (presence) query.set("presence", "1");
+    const query = {
+      envelope: stream && "1",
+      token: !stream && link.token,
+      cursor: link.cursor,
+      previous: this.#previous,
+      presence: presence && "1",
+    };
+    for (const name in query) if (query[name]) url.searchParams.set(name, query[name]);
+    for (const name of names) url.searchParams.append("room", name);
     link.named = names;
     return url.href;
   }
@@ -171,7 +173,7 @@ export class Engine {
     if (type === "error" && !answered && room && !room.inside) return this.#notJoined(link, room, payload);
     // Answers are for who asked; only those that change a room are events as well.
     const heard = answered ? /^room:(joined|left)$/.test(type) : type !== "pong";
-    if (heard) this.#emit(message, room?.own === false);
+    if (heard) this.#emit(message, { everyone: room?.own === false, still: this.#rooms.has(name) });
   }
 
   #opened(link, { clientId, heartbeatMs }) {
@@ -248,20 +250,20 @@ export class Engine {
     const still = () => link === this.#link && room === this.#rooms.get(room.name) && !room.inside;
     if (!still()) return;
     const { told, again } = this.#rooms.refused(room.name, new TidingsError(code, message));
-    if (again) setTimeout(() => still() && this.#join(room), FIRST_WAIT_MS * (1 + 4 * Math.random()));
-    if (!told) this.#emit({ type: "error", payload: { code, message, roomId: room.name } }, !room.own);
+    if (again) this.#later(link, FIRST_WAIT_MS * (1 + 4 * Math.random()), () => still() && this.#join(room));
+    if (!told) this.#emit({ type: "error", payload: { code, message, roomId: room.name } }, { everyone: !room.own });
   }
 
   /** Asks for a new token until the server has taken one or ends the connection. */
   async #renew(link) {
-    if (link !== this.#link || typeof this.#options.token !== "function") return;
+    if (typeof this.#options.token !== "function") return;
     try {
       const token = await this.#token();
       if (token === link.token) throw token;
       await this.send("token:renew", { token });
       link.token = token;
     } catch {
-      setTimeout(() => this.#renew(link), RENEW_AGAIN_MS);
+      this.#later(link, RENEW_AGAIN_MS, () => this.#renew(link));
     }
   }
 
@@ -281,7 +283,8 @@ export class Engine {
   }
 
   /** The network, the page or the machine comes back: looks at once whether the connection still is. */
-  #woken() {
+  #woken(type) {
+    if (type === "visibilitychange" && document.hidden) return;
     const { state, advised } = this.#status;
     if (state === "open" && !this.#link.asked) this.#ask(this.#link);
     const rested = Date.now() - this.#dialledAt >= FIRST_WAIT_MS;
@@ -293,6 +296,11 @@ export class Engine {
 
   #upgradeLater(link) {
     if (link?.kind !== "sse" || this.#options.transport || !this.#options.WebSocket) return;
-    setTimeout(() => link === this.#link && !this.#beside && this.#dial(true), this.#options.retryWebSocketMs);
+    this.#later(link, this.#options.retryWebSocketMs, () => this.#beside || this.#dial(true));
+  }
+
+  /** Unless the link is another by then. */
+  #later(link, ms, then) {
+    if (link === this.#link) link.timers.push(setTimeout(then, ms));
   }
 }

@@ -9,16 +9,19 @@ export const NEW_TOKEN = new Set([1008, 4001]);
 /** A room that was refused with one of these is not tried again. */
 export const REFUSED = new Set(["forbidden", "invalid_message", "too_many_rooms"]);
 
-/** What an HTTP status says: the close code for a stream, the error code for a message. */
-export const STATUS = {
-  400: { error: "invalid_message" },
-  401: { close: 1008, error: "forbidden" },
-  403: { close: 1008, error: "forbidden" },
-  413: { error: "too_large" },
-  429: { close: 4009, error: "rate_limited" },
+/** The close code for a stream that is refused with an HTTP status. */
+export const CLOSED_BY = { 401: 1008, 403: 1008, 429: 4009 };
+
+/** The error code for a message that is refused with one. */
+export const REFUSED_BY = {
+  400: "invalid_message",
+  401: "forbidden",
+  403: "forbidden",
+  413: "too_large",
+  429: "rate_limited",
 };
 
 /** The room that a message came to or, for one of the protocol, that it is about. */
 export const roomOf = ({ type, room, payload }) => room ?? (ABOUT_A_ROOM.test(type) ? payload?.roomId : undefined);
 
-const ABOUT_A_ROOM = /^(error|gap|room:joined|room:left|presence:joined|presence:left)$/;
+const ABOUT_A_ROOM = /^(error|gap|(room|presence):(joined|left))$/;

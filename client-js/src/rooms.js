@@ -43,7 +43,7 @@ export class Rooms extends Map {
   left(name, asked) {
     const room = this.get(name);
     if (room && asked) room.inside = false;
-    else this.drop(name, new TidingsError("left", "taken out of the room"));
+    else this.drop(name, new TidingsError("left", "taken out while joining"));
   }
 
   /** The server did not let us in. Answers whether somebody was told, and whether to try again. */

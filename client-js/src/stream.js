@@ -1,4 +1,4 @@
-import { STATUS } from "./protocol.js";
+import { CLOSED_BY, REFUSED_BY } from "./protocol.js";
 
 /**
  * An event stream, and POST for the way back. It is read with `fetch`, since an `EventSource` hides the status of a
@@ -17,7 +17,7 @@ export function openStream(url, link, { fetch }, { heard, message, lost }) {
 
   const read = async () => {
     const answer = await request(url);
-    if (!answer.ok) return lost(STATUS[answer.status]?.close ?? 1006, `HTTP ${answer.status}`);
+    if (!answer.ok) return lost(CLOSED_BY[answer.status] ?? 1006, `HTTP ${answer.status}`);
     let end = { code: 1006, reason: "" };
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let text = ""; ; ) {
@@ -43,7 +43,7 @@ export function openStream(url, link, { fetch }, { heard, message, lost }) {
     try {
       const { status } = await request(address.href, { method: "POST", body });
       if (status === 404) lost(1006, "unknown stream");
-      else if (status !== 202 && id) failed(STATUS[status]?.error ?? "unavailable", `HTTP ${status}`);
+      else if (status !== 202 && id) failed(REFUSED_BY[status] ?? "unavailable", `HTTP ${status}`);
     } catch (error) {
       if (id) failed("connection_lost", error.message);
     }

@@ -16,7 +16,7 @@ import { Repeats } from "./repeats.js";
 export class Tab {
   /** The newest that this tab has seen. */
   cursor;
-  #id = Math.random().toString(36).slice(2);
+  #id = crypto.randomUUID();
   #options;
   #emit;
   #name;
@@ -29,7 +29,9 @@ export class Tab {
   #repeats = new Repeats();
   #leader;
   #leaderSeenAt = 0;
+  /** The last state, and the last connection. */
   #status;
+  #previous;
   /** While this tab leads: the engine, and the tabs by room. */
   #engine;
   #tabs = new Map();
@@ -53,7 +55,7 @@ export class Tab {
     const { signal } = this.#closed;
     const check = setInterval(() => this.#check(), CHECK_MS);
     signal.addEventListener("abort", () => clearInterval(check));
-    globalThis.document?.addEventListener("visibilitychange", () => this.#check(), { signal });
+    globalThis.addEventListener?.("visibilitychange", () => this.#check(), { signal });
   }
 
   send(...args) {
@@ -79,7 +81,7 @@ export class Tab {
   }
 
   close() {
-    this.#end({ state: "closed", code: 1000, reason: "closed by the application" });
+    this.#end({ state: "closed", code: 1000, reason: "closed" });
   }
 
   #forget(name, wish) {
@@ -107,8 +109,9 @@ export class Tab {
 
   #lead() {
     let engine;
-    const emit = (event, everyone) => engine === this.#engine && this.#tell({ event, everyone });
-    engine = new Engine(this.#options, emit, { cursor: this.cursor, repeats: this.#repeats });
+    const emit = (event, about) => engine === this.#engine && this.#tell({ event, about });
+    const from = { cursor: this.cursor, previous: this.#previous, repeats: this.#repeats };
+    engine = new Engine(this.#options, emit, from);
     this.#engine = engine;
     this.#tabs.clear();
     this.#tell({ lead: this.#id });
@@ -128,9 +131,8 @@ export class Tab {
   }
 
   #tell(message) {
-    const { to = this.#id } = message;
     if (message.to !== this.#id) this.#channel.postMessage(message);
-    if (to === this.#id) this.#hear(message);
+    this.#hear(message);
   }
 
   #hear(message) {
@@ -183,19 +185,26 @@ export class Tab {
   }
 
   /** What came from the server: for the application when it is about a room where this tab is, or about none. */
-  #take({ event, everyone }) {
+  #take({ to, event, about = {} }) {
     const { type, payload, cursor } = event;
-    // The leader's engine has looked already.
-    if (!this.#engine && type === "connected") this.#repeats.connected();
-    if (!this.#engine && this.#repeats.has(event)) return;
+    if (!this.#engine) {
+      // The leader's engine has looked already.
+      if (type === "connected") this.#repeats.connected();
+      if (this.#repeats.has(event)) return;
+    }
     if (cursor) this.cursor = cursor;
     if (type === "state") {
       this.#status = event;
+      this.#previous = payload.clientId ?? this.#previous;
       if (payload.state === "closed") return this.#end(payload);
     }
     const name = roomOf(event);
-    if (name === undefined || everyone || this.#rooms.has(name)) this.#emit(event);
-    if (type === "room:left") this.#rooms.delete(name);
+    if (name === undefined || about.everyone || this.#rooms.has(name)) this.#emit(event);
+    // Unless another tab has joined it again meanwhile.
+    if (type === "room:left" && !about.still) {
+      this.#rooms.delete(name);
+      if (!to) this.#tabs.delete(name);
+    }
   }
 
   #end(status) {
@@ -266,8 +275,8 @@ export class Tab {
     const askedAt = Date.now();
     this.#tell({ who: this.#id });
     setTimeout(() => {
-      const given = this.#engine || this.#leaderSeenAt >= askedAt || this.#closed.signal.aborted;
-      if (!given && !globalThis.document?.hidden) this.#standInLine({ steal: true });
+      const led = this.#engine || this.#leaderSeenAt >= askedAt;
+      if (!led && !this.#closed.signal.aborted && !globalThis.document?.hidden) this.#standInLine({ steal: true });
     }, ANSWER_MS);
   }
 }
