@@ -161,7 +161,7 @@ export class Engine {
   #receive(link, message) {
     const { type, payload } = message;
     if (type === "connected") this.#opened(link, payload);
-    if (link !== this.#link || !link.openedAt || this.#repeats.has(message)) return;
+    if (link !== this.#link || this.#repeats.has(message)) return;
     if (message.cursor) this.cursor = message.cursor;
     const answered = this.#calls.answer(message);
     const name = roomOf(message);
@@ -188,7 +188,6 @@ export class Engine {
     Object.assign(link, { openedAt: Date.now(), heartbeat: heartbeatMs || HEARTBEAT_MS, clientId });
     this.#previous = clientId;
     this.#advice = this.#refusal = undefined;
-    if (link.kind === "websocket") this.#blocked = 0;
     this.#repeats.connected();
     this.#become({ state: "open", transport: link.kind, clientId });
     if (link !== this.#link) return;
@@ -296,7 +295,7 @@ export class Engine {
 
   #upgradeLater(link) {
     if (link?.kind !== "sse" || this.#options.transport || !this.#options.WebSocket) return;
-    this.#later(link, this.#options.retryWebSocketMs, () => this.#beside || this.#dial(true));
+    this.#later(link, this.#options.retryWebSocketMs, () => this.#dial(true));
   }
 
   /** Unless the link is another by then. */

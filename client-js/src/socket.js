@@ -13,10 +13,7 @@ export function openSocket(url, link, { WebSocket }, { heard, message, lost }) {
   socket.onclose = ({ code, reason }) => lost(code, reason);
   return {
     send: (text) => socket.send(text),
-    // The end of a dead connection may be minutes away: it is not waited for.
-    close: () => {
-      socket.onmessage = socket.onclose = null;
-      socket.close(1000);
-    },
+    // The end of a dead connection may be minutes away: nobody waits for it.
+    close: () => socket.close(1000),
   };
 }

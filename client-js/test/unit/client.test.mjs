@@ -145,6 +145,34 @@ test("a listener may close", async (t) => {
   assert.equal(FakeSocket.all.length, 1);
 });
 
+test("a listener may close while it connects", async (t) => {
+  let asked = 0;
+  const { client } = await start(t, { token: () => `token ${(asked += 1)}` });
+  client.on("state", ({ state }) => state === "connecting" && client.close());
+  await FakeSocket.last.ends();
+  await pass(500);
+  assert.equal(client.state, "closed");
+  assert.deepEqual([asked, FakeSocket.all.length], [1, 1]);
+});
+
+test("closed while a token is asked for, it does not connect", async (t) => {
+  let give;
+  const { client } = await start(t, { token: () => new Promise((resolve) => (give = resolve)) });
+  client.close();
+  give("t");
+  await pass(1_000);
+  assert.equal(FakeSocket.all.length, 0);
+});
+
+test("an option that is undefined is as good as none", async (t) => {
+  const { client } = await start(t, { rooms: undefined, queue: undefined, timeoutMs: undefined, events: undefined });
+  let outcome = "pending";
+  client.send("a").catch(({ code }) => (outcome = code));
+  await FakeSocket.last.open();
+  await pass(9_999);
+  assert.equal(outcome, "pending");
+});
+
 test("a loop gets every event in order and ends with the client", async (t) => {
   const { client } = await start(t);
   const seen = [];

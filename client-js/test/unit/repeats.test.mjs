@@ -12,7 +12,7 @@ async function seen(t, before, after) {
   for (const message of before) await FakeSocket.last.says(message);
   await FakeSocket.last.ends();
   await pass(500);
-  await FakeSocket.last.open();
+  await FakeSocket.last.open({ cursor: "0" });
   for (const message of after) await FakeSocket.last.says(message);
   return events.filter(({ type }) => type === "chat").map(({ payload }) => payload);
 }
@@ -61,6 +61,24 @@ for (const [count, dropped] of [[128, true], [129, false]]) {
     assert.equal(heard.length, dropped ? count : count + 1);
   });
 }
+
+test("what is sent to the user is looked at as well", async (t) => {
+  const mail = (payload, cursor) => ({ type: "chat", cursor, payload });
+  const joined = { type: "room:joined", cursor: "1", payload: { roomId: "r1" } };
+  const before = [joined, mail("a", "2"), mail("b", "3")];
+  assert.deepEqual(await seen(t, before, [joined, mail("b", "3"), mail("c", "4")]), ["a", "b", "c"]);
+});
+
+test("`connected` and `room:joined` are never repeats", async (t) => {
+  const { events } = await start(t, { rooms: ["r1"] });
+  for (const wait of [500, 0]) {
+    await FakeSocket.last.open({ cursor: "1", clientId: "the same" });
+    await FakeSocket.last.says({ type: "room:joined", cursor: "1", payload: { roomId: "r1" } });
+    if (wait) await FakeSocket.last.ends();
+    await pass(wait);
+  }
+  assert.deepEqual(events.map(({ type }) => type), ["connected", "room:joined", "connected", "room:joined"]);
+});
 
 test("a repeated message does not move the cursor back", async (t) => {
   const { client } = await start(t, { rooms: ["r1"] });

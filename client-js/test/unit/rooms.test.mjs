@@ -122,6 +122,27 @@ test("a join that is refused is rejected and forgotten", async (t) => {
   assert.deepEqual(rooms(FakeSocket.last), []);
 });
 
+test("a join that cannot be done now is rejected and forgotten too", async (t) => {
+  const { client } = await start(t, {}, { random: 0 });
+  const socket = await FakeSocket.last.open();
+  const join = assert.rejects(client.join("r1"), { code: "unavailable" });
+  await socket.says(refused("r1", "unavailable", { id: socket.sent[0].id }));
+  await join;
+  await pass(5_000);
+  assert.equal(socket.of("join:room").length, 1);
+});
+
+test("an error about a room where it is already is an event", async (t) => {
+  const { events } = await start(t, { rooms: ["r1"] });
+  await FakeSocket.last.open();
+  await FakeSocket.last.says(joined("r1"));
+  await FakeSocket.last.says(refused("r1", "forbidden"));
+  assert.equal(events.at(-1).payload.code, "forbidden");
+  await FakeSocket.last.ends();
+  await pass(500);
+  assert.deepEqual(rooms(FakeSocket.last), ["r1"]);
+});
+
 test("a room of the options that is refused is an event, and forgotten", async (t) => {
   const { events } = await start(t, { rooms: ["secret"] });
   const socket = await FakeSocket.last.open();
@@ -210,8 +231,8 @@ test("a room into which the server puts us is kept over a reconnect", async (t) 
   assert.deepEqual(rooms(FakeSocket.last), ["by-server"]);
 });
 
-test("joining again asks again", async (t) => {
-  const { client } = await start(t, { rooms: ["r1"] });
+test("joining again asks again, without a replay", async (t) => {
+  const { client } = await start(t, { rooms: ["r1"], cursor: "c1" });
   const socket = await FakeSocket.last.open();
   await socket.says(joined("r1"));
   const again = client.join("r1", { presence: true });

@@ -9,7 +9,7 @@ const chat = (payload, cursor, room = "r") => ({ type: "chat", room, cursor, pay
 
 /** Tabs in these rooms, on one open connection that is in all of them. */
 async function tabsIn(t, rooms, options) {
-  const { open, openFirst } = await browser(t, options);
+  const { open, openFirst, locks } = await browser(t, options);
   const tabs = [];
   for (const room of rooms) {
     const tab = await (tabs.length ? open : openFirst)({ rooms: room ? [room] : [] });
@@ -17,7 +17,7 @@ async function tabsIn(t, rooms, options) {
     if (tabs.length === 1) await FakeSocket.last.open({ clientId: "first" });
   }
   for (const room of new Set(rooms.filter(Boolean))) await FakeSocket.last.says(joined(room));
-  return { tabs, open, socket: FakeSocket.last };
+  return { tabs, open, locks, socket: FakeSocket.last };
 }
 
 test("there is one connection, and each tab knows its state", async (t) => {
@@ -189,6 +189,69 @@ test("a leader that was replaced while suspended is a tab like the others", asyn
   await FakeSocket.last.open({ clientId: "third" });
   assert.equal(tabs[0].client.clientId, "third");
   assert.equal((await open({})).client.clientId, "third");
+});
+
+test("a leader that does not know yet that it was replaced misleads nobody for long", async (t) => {
+  const { tabs, locks } = await tabsIn(t, ["a", "b", "c"]);
+  let learn;
+  locks.late = new Promise((resolve) => (learn = resolve));
+  tabs[0].channel.suspend();
+  await pass(15_000);
+  const next = await FakeSocket.last.open({ clientId: "second" });
+  // It answers what it was asked while it was suspended: that it leads.
+  tabs[0].channel.resume();
+  await settle();
+  learn();
+  await settle();
+  assert.equal(FakeSocket.all.length, 2);
+  for (const { client } of tabs) client.send("who").catch(() => {});
+  await settle();
+  assert.equal(next.of("who").length, 3);
+  assert.deepEqual(tabs.map(({ client }) => client.clientId), ["second", "second", "second"]);
+});
+
+test("a leader that answers keeps leading, and is not told the rooms again", async (t) => {
+  const { socket } = await tabsIn(t, ["a", "b"]);
+  const joins = socket.of("join:room").length;
+  for (let beat = 0; beat < 4; beat += 1) {
+    await pass(15_000);
+    await socket.says({ type: "chat" });
+  }
+  assert.equal(FakeSocket.all.length, 1);
+  assert.equal(socket.of("join:room").length, joins);
+});
+
+test("a tab that leads for the second time counts only those who are there", async (t) => {
+  const { tabs, open } = await tabsIn(t, [null, "b"]);
+  tabs[0].channel.suspend();
+  await pass(15_000);
+  await FakeSocket.last.open();
+  tabs[0].channel.resume();
+  await settle();
+  tabs[1].client.close();
+  await settle();
+  const socket = await FakeSocket.last.open();
+  const third = await open({ rooms: ["b"] });
+  await socket.says(joined("b"));
+  third.client.leave("b").catch(() => {});
+  await settle();
+  assert.equal(socket.of("leave:room").length, 1);
+});
+
+test("a tab whose join was refused does not count", async (t) => {
+  const { tabs, socket } = await tabsIn(t, [null, null]);
+  const refused = assert.rejects(tabs[0].client.join("r"), { code: "unavailable" });
+  await settle();
+  const { id } = socket.of("join:room")[0];
+  await socket.says({ type: "error", id, payload: { code: "unavailable", message: "", roomId: "r" } });
+  await refused;
+  const join = tabs[1].client.join("r");
+  await settle();
+  await socket.says(joined("r", { id: socket.of("join:room")[1].id }));
+  await join;
+  tabs[1].client.leave("r").catch(() => {});
+  await settle();
+  assert.equal(socket.of("leave:room").length, 1);
 });
 
 test("what ends the connection ends all tabs, and the next one connects", async (t) => {

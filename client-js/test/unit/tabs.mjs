@@ -5,6 +5,8 @@ import { FakeSocket, settle, start } from "./support.mjs";
 
 /** Web Locks, as far as a client needs them. */
 class FakeLocks {
+  /** Those who lose a lock to another learn of it after this. */
+  late = Promise.resolve();
   /** By name: who holds it, and who waits, in order. */
   #held = new Map();
   #waiting = [];
@@ -13,7 +15,8 @@ class FakeLocks {
     return new Promise((resolve, reject) => {
       const request = { name, callback, resolve, reject };
       if (options.steal) {
-        this.#held.get(name)?.reject(new DOMException("stolen", "AbortError"));
+        const loser = this.#held.get(name);
+        this.late.then(() => loser?.reject(new DOMException("stolen", "AbortError")));
         this.#held.delete(name);
         this.#waiting.unshift(request);
       } else {
@@ -104,7 +107,7 @@ export async function browser(t, options = {}) {
     const { client, events, states } = await start(t, { ...shared, ...more });
     return wrap(client, events, states);
   };
-  return { open, openFirst };
+  return { open, openFirst, locks: value.locks };
 }
 
 /** The payloads of `chat` that a tab heard. */

@@ -83,6 +83,17 @@ test("a token that was taken after a refusal may be used again", async (t) => {
   assert.equal(client.state, "connecting");
 });
 
+test("once a token was taken, the refused one may be tried again", async (t) => {
+  await start(t, { token: tokens("a", "b", "a") });
+  FakeSocket.last.onopen({});
+  await FakeSocket.last.ends(1008);
+  await pass(500);
+  await FakeSocket.last.open();
+  await FakeSocket.last.ends(1006);
+  await pass(1_000);
+  assert.equal(FakeSocket.last.query.get("token"), "a");
+});
+
 const expiring = { type: "token:expiring", payload: { expiresAt: 1_700_000_060 } };
 
 test("a token that expires is renewed in band", async (t) => {
@@ -128,6 +139,24 @@ test("a renewal ends with its connection", async (t) => {
   await FakeSocket.last.open();
   await pass(20_000);
   assert.equal(token.asked, asked);
+});
+
+test("a token that comes after its connection was lost is not asked for again", async (t) => {
+  let fail;
+  let asked = 0;
+  const token = () => {
+    asked += 1;
+    return asked === 2 ? new Promise((_, reject) => (fail = reject)) : `token ${asked}`;
+  };
+  await start(t, { token });
+  await FakeSocket.last.open();
+  await FakeSocket.last.says(expiring);
+  await FakeSocket.last.ends(1006);
+  await pass(500);
+  await FakeSocket.last.open();
+  fail(new Error("too late"));
+  await pass(6_000);
+  assert.equal(asked, 3);
 });
 
 test("without a function nothing is renewed", async (t) => {

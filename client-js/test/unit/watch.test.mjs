@@ -174,9 +174,16 @@ test("a server's advice is not cut short", async (t) => {
 
 test("a closed client listens to nothing", async (t) => {
   const { fire } = page(t);
+  const signals = [];
+  const listen = globalThis.addEventListener;
+  globalThis.addEventListener = (type, then, options) => {
+    signals.push(options.signal);
+    listen(type, then, options);
+  };
   const { client } = await start(t);
   const socket = await FakeSocket.last.open();
   client.close();
+  assert.deepEqual(signals.map(({ aborted }) => aborted), [true, true, true, true]);
   await fire("online");
   assert.equal(socket.of("ping").length, 0);
   assert.equal(FakeSocket.all.length, 1);
