@@ -205,6 +205,12 @@ pub struct WsWriter<W> {
 
 impl<W: AsyncWrite + Unpin> WsWriter<W> {
     fn poll_write(&mut self, cx: &mut Context<'_>, frames: &[Bytes]) -> Poll<io::Result<usize>> {
+        // The most common case; a plain send costs the kernel less than a vector of one.
+        if let [frame] = frames
+            && !frame.is_empty()
+        {
+            return taken(ready!(Pin::new(&mut self.io).poll_write(cx, frame)));
+        }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let mut used = 0;
         for (slice, frame) in slices.iter_mut().zip(frames.iter().filter(|f| !f.is_empty())) {
@@ -214,10 +220,16 @@ impl<W: AsyncWrite + Unpin> WsWriter<W> {
         if used == 0 {
             return Poll::Ready(Ok(0));
         }
-        let taken = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..used]))?;
-        // A stream that takes nothing of something will never take anything.
-        Poll::Ready(if taken == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(taken) })
+        taken(ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..used])))
     }
+}
+
+/// A stream that takes nothing of something will never take anything.
+fn taken(written: io::Result<usize>) -> Poll<io::Result<usize>> {
+    Poll::Ready(match written {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        written => written,
+    })
 }
 
 impl<W: AsyncWrite + Unpin + Send + 'static> FrameWriter for WsWriter<W> {
