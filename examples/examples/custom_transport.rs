@@ -5,17 +5,15 @@
 //! Talk to it with `nc 127.0.0.1 8080` and type `{"type":"join:room","payload":{"roomId":"lobby"}}`.
 #![expect(clippy::disallowed_methods, reason = "a program may spawn where it likes")]
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
 use tidings_bus_memory::MemoryBus;
 use tidings_core::{
     AllowAll, Anonymous, CloseReason, ConnectOptions, ConnectRequest, Frame, FrameReader,
-    FrameWriter, Framing, Hub, Message, Outgoing, Publication, ReadError, TenantId, Topic,
-    Transport, TransportInfo, encode_json,
+    FrameWriter, Framing, Hub, Outgoing, ReadError, Transport, TransportInfo, encode_json,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -84,8 +82,8 @@ struct LineWriter(OwnedWriteHalf);
 
 impl FrameWriter for LineWriter {
     fn try_write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
-        let slices: Vec<_> = frames.iter().take(MAX_SLICES).map(|f| IoSlice::new(f)).collect();
-        match self.0.try_write_vectored(&slices) {
+        // It may take less than it is offered; the rest is offered again.
+        match frames.first().map_or(Ok(0), |first| self.0.try_write(first)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             written => written,
         }
@@ -117,8 +115,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port: u16 = std::env::args().nth(1).map_or(Ok(8080), |port| port.parse())?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("listening on {}", listener.local_addr()?);
-    let everyone = Topic::everyone(TenantId::default());
-    tokio::spawn(tick(hub.clone(), Publication::new(everyone, Message::empty("tick")?)));
     loop {
         let (stream, peer) = listener.accept().await?;
         let transport = Lines { stream, max_bytes: hub.limits().message_bytes };
@@ -133,12 +129,3 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
     }
 }
-
-/// Something to see: a message for everyone, each second.
-async fn tick(hub: Hub, tick: Publication) {
-    while hub.publish(tick.clone()).await.is_ok() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-const MAX_SLICES: usize = 64;
