@@ -21,6 +21,7 @@ pub(crate) struct Client {
 struct Heard {
     joined: HashSet<String>,
     news: Vec<u64>,
+    gaps: usize,
     ended: bool,
 }
 
@@ -78,6 +79,11 @@ impl Client {
         }
     }
 
+    /// How often it was told that it may have missed something.
+    pub(crate) fn gaps(&self) -> usize {
+        self.heard().gaps
+    }
+
     fn heard(&self) -> MutexGuard<'_, Heard> {
         lock(&self.heard)
     }
@@ -100,6 +106,7 @@ async fn read(mut pipe: PipeClient, rooms: Vec<String>, heard: Arc<Mutex<Heard>>
         let payload = &message["payload"];
         let mut next = None;
         match message["type"].as_str().expect("a message has a type") {
+            "gap" => lock(&heard).gaps += 1,
             "news" => lock(&heard).news.push(payload.as_u64().expect("a number")),
             "room:joined" => {
                 let room = payload["roomId"].as_str().expect("a room").to_owned();

@@ -18,7 +18,7 @@ async fn counts(buses: &[RedisBus; 2], name: &str, count: impl Fn(PublishErrors)
 async fn busy() {
     let redis = Redis::start(Options::default().set("busy-reply-threshold", "100")).await;
     let buses = two(&redis.url(), config()).await;
-    let mut scene = Scene::start(shared(buses.clone())).await;
+    let mut scene = Scene::start_kept(shared(buses.clone())).await;
     scene
         .during(async {
             let script = redis.try_cli(&["EVAL", "while true do end", "0"]);
@@ -69,7 +69,7 @@ async fn no_permission() {
     let user = ["ACL", "SETUSER", "bus"];
     redis.cli(&[&user[..], &["on", ">secret", "~*", "&*", "+@all"]].concat()).await.ok();
     let buses = two(&redis.url().replace("redis://", "redis://bus:secret@"), config()).await;
-    let mut scene = Scene::start(shared(buses.clone())).await;
+    let mut scene = Scene::start_kept(shared(buses.clone())).await;
     let publishing = ["evalsha", "eval", "fcall", "publish", "spublish"];
     let taken: Vec<_> = publishing.iter().map(|command| format!("-{command}")).collect();
     let taken: Vec<_> = taken.iter().map(String::as_str).collect();

@@ -18,7 +18,7 @@ async fn behind_a_proxy() -> (Redis, Proxy, String) {
 /// Bytes vanish without a reset until the nodes say so; the connections of that time stay dead.
 async fn half_open(traffic: Traffic) {
     let (_redis, proxy, url) = behind_a_proxy().await;
-    let mut scene = Scene::start(nodes(&url).await).await;
+    let mut scene = Scene::start_kept(nodes(&url).await).await;
     let watch = scene.nodes();
     scene
         .during(async {
@@ -62,7 +62,7 @@ async fn half_open_without_a_probe() {
 #[tokio::test]
 async fn connections_are_reset_and_finished() {
     let (_redis, proxy, url) = behind_a_proxy().await;
-    let mut scene = Scene::start(nodes(&url).await).await;
+    let mut scene = Scene::start_kept(nodes(&url).await).await;
     scene
         .during(async {
             for n in 0..6 {
@@ -89,7 +89,7 @@ async fn connections_are_reset_while_nobody_watches() {
 #[tokio::test]
 async fn connections_are_refused() {
     let (_redis, mut proxy, url) = behind_a_proxy().await;
-    let mut scene = Scene::start(nodes(&url).await).await;
+    let mut scene = Scene::start_kept(nodes(&url).await).await;
     let watch = scene.nodes();
     scene
         .during(async {

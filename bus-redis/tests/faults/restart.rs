@@ -9,9 +9,7 @@ use crate::buses::{deaf, nodes, patient};
 use crate::scene::Scene;
 
 /// Kills it, waits until the nodes say so, and starts it again after a while.
-async fn killed_for(seconds: u64, options: Options) {
-    let mut redis = Redis::start(options).await;
-    let mut scene = Scene::start(nodes(&redis.url()).await).await;
+async fn killed_for(seconds: u64, mut redis: Redis, mut scene: Scene) {
     let watch = scene.nodes();
     scene
         .during(async {
@@ -26,18 +24,32 @@ async fn killed_for(seconds: u64, options: Options) {
 
 #[tokio::test]
 async fn killed_and_back_after_a_second() {
-    killed_for(1, Options::default()).await;
+    let redis = Redis::start(Options::default()).await;
+    let scene = Scene::start(nodes(&redis.url()).await).await;
+    killed_for(1, redis, scene).await;
 }
 
 #[tokio::test]
 async fn killed_and_back_with_all_it_kept() {
-    killed_for(1, Options::default().persistent()).await;
+    let redis = Redis::start(Options::default().persistent()).await;
+    let scene = Scene::start_kept(nodes(&redis.url()).await).await;
+    killed_for(1, redis, scene).await;
 }
 
 #[tokio::test]
 #[ignore = "slow"]
 async fn killed_and_back_after_40_seconds() {
-    killed_for(40, Options::default()).await;
+    let redis = Redis::start(Options::default()).await;
+    let scene = Scene::start(nodes(&redis.url()).await).await;
+    killed_for(40, redis, scene).await;
+}
+
+#[tokio::test]
+#[ignore = "slow"]
+async fn killed_and_back_after_40_seconds_with_all_it_kept() {
+    let redis = Redis::start(Options::default().persistent()).await;
+    let scene = Scene::start_kept(nodes(&redis.url()).await).await;
+    killed_for(40, redis, scene).await;
 }
 
 #[tokio::test]
@@ -52,7 +64,7 @@ async fn killed_while_nobody_watches() {
 #[tokio::test]
 async fn hangs_for_15_seconds() {
     let redis = Redis::start(Options::default()).await;
-    let mut scene = Scene::start(nodes(&redis.url()).await).await;
+    let mut scene = Scene::start_kept(nodes(&redis.url()).await).await;
     let watch = scene.nodes();
     scene
         .during(async {
@@ -76,7 +88,7 @@ async fn hangs_while_nobody_has_a_deadline() {
 #[tokio::test]
 async fn cuts_its_listeners() {
     let redis = Redis::start(Options::default()).await;
-    let mut scene = Scene::start(nodes(&redis.url()).await).await;
+    let mut scene = Scene::start_kept(nodes(&redis.url()).await).await;
     scene
         .during(async {
             for _ in 0..5 {
@@ -99,7 +111,7 @@ async fn cuts_its_listeners_while_nobody_watches() {
 #[tokio::test]
 async fn pauses() {
     let redis = Redis::start(Options::default()).await;
-    let mut scene = Scene::start(nodes(&redis.url()).await).await;
+    let mut scene = Scene::start_kept(nodes(&redis.url()).await).await;
     scene
         .during(async {
             for kind in ["WRITE", "ALL"] {
@@ -133,7 +145,7 @@ async fn overflow(redis: &Redis) {
 #[tokio::test]
 async fn cuts_a_listener_whose_buffer_is_full() {
     let redis = Redis::start(Options::default()).await;
-    let mut scene = Scene::start(nodes(&redis.url()).await).await;
+    let mut scene = Scene::start_kept(nodes(&redis.url()).await).await;
     scene.during(overflow(&redis)).await;
     scene.serves_again().await;
 }

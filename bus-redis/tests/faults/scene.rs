@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidings_core::{
     AllowAll, Anonymous, Bus, Hub, Message, Publication, PublishError, Retention, RoomId, TenantId,
-    Topic,
+    Topic, TopicOptions, TopicRules,
 };
 use tidings_redis_testing::{in_time, until};
 use tokio::time::{sleep, timeout};
@@ -21,7 +21,7 @@ pub(crate) struct Scene {
     /// Messages published while all was well, and those that were acknowledged at all.
     well: Vec<u64>,
     acknowledged: Vec<u64>,
-    retention: Option<Retention>,
+    kept: bool,
 }
 
 struct Node {
@@ -32,25 +32,35 @@ struct Node {
 }
 
 impl Scene {
-    /// Starts a node on each of the buses and publishes a while, which must go well.
+    /// Starts a node on each of the buses and publishes a while, which must go well. Nothing is kept.
     pub(crate) async fn start(buses: impl IntoIterator<Item = Arc<dyn Bus>>) -> Self {
+        Self::with(buses, None).await
+    }
+
+    /// The same with topics that keep their messages: then no acknowledged one may be lost, whatever happens to a Redis
+    /// that keeps what it was told, and clients notice nothing.
+    pub(crate) async fn start_kept(buses: impl IntoIterator<Item = Arc<dyn Bus>>) -> Self {
+        let retention = Retention { count: 10_000, age: Duration::from_secs(600) };
+        Self::with(buses, Some(retention)).await
+    }
+
+    async fn with(
+        buses: impl IntoIterator<Item = Arc<dyn Bus>>,
+        retention: Option<Retention>,
+    ) -> Self {
+        let mut options = TopicOptions::default();
+        options.retention = retention;
+        let (rules, kept) = (TopicRules::all(options), retention.is_some());
         let mut nodes = Vec::new();
         for bus in buses {
             let builder = Hub::builder(bus, Arc::new(Anonymous), Arc::new(AllowAll)).shards(1);
-            let hub = in_time("a node to start", builder.start()).await.expect("the bus is there");
+            let start = builder.topics(rules.clone()).start();
+            let hub = in_time("a node to start", start).await.expect("the bus is there");
             let client = Client::in_rooms(&hub, rooms()).await;
             nodes.push(Node { hub, client, newcomer: None });
         }
         let (well, acknowledged) = (Vec::new(), Vec::new());
-        let mut scene = Self { nodes, next: 0, well, acknowledged, retention: None };
-        scene.goes_well().await;
-        scene
-    }
-
-    /// Has the topics keep their messages, after which no acknowledged one may be lost.
-    pub(crate) async fn start_kept(buses: impl IntoIterator<Item = Arc<dyn Bus>>) -> Self {
-        let mut scene = Self::start(buses).await;
-        scene.retention = Some(Retention { count: 10_000, age: Duration::from_secs(600) });
+        let mut scene = Self { nodes, next: 0, well, acknowledged, kept };
         scene.goes_well().await;
         scene
     }
@@ -74,9 +84,10 @@ impl Scene {
         }
         self.goes_well().await;
         for node in &self.nodes {
-            if self.retention.is_some() {
+            if self.kept {
                 node.client.hears(&self.acknowledged).await;
                 node.client.heard_in_order(&self.acknowledged);
+                assert_eq!(node.client.gaps(), 0, "what was kept was repaired");
             }
             node.client.heard_in_order(&self.well);
         }
@@ -152,8 +163,7 @@ impl Scene {
         let number = self.next;
         self.next += 1;
         let message = Message::of("news", &number).expect("a number is JSON");
-        let mut publication = Publication::new(room(number % ROOMS), message);
-        publication.retention = self.retention;
+        let publication = Publication::new(room(number % ROOMS), message);
         let node = (number / ROOMS) as usize % self.nodes.len();
         let answer = self.nodes[node].hub.publish(publication);
         match timeout(ANSWER, answer).await.expect("a publish is answered in time") {
