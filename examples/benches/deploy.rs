@@ -1,4 +1,4 @@
-//! Thousands of clients whose nodes, behind nginx and on one Redis, are restarted one after the other or killed.
+//! Thousands of clients whose nodes, behind a proxy and on one Redis, are restarted one after the other or killed.
 //!
 //! Run with: cargo bench --bench deploy -- rolling
 //!
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tidings_examples::check::Failure;
-use tidings_examples::front::{Load, Outcome, Site};
+use tidings_examples::front::{Kind, Load, Outcome, Site};
 use tidings_redis_testing::{Options, Redis};
 
 /// Restarts or kills nodes under many clients.
@@ -20,6 +20,9 @@ use tidings_redis_testing::{Options, Redis};
 struct Cli {
     #[command(subcommand)]
     run: Run,
+    /// What stands in front.
+    #[arg(long, value_enum, default_value_t = Kind::Nginx, global = true)]
+    proxy: Kind,
     /// How many clients, half on WebSocket and half on event streams.
     #[arg(long, default_value_t = 2000, global = true)]
     clients: usize,
@@ -58,7 +61,8 @@ async fn run(cli: &Cli) -> Result<bool, Failure> {
     let redis = Redis::start(Options::default()).await;
     let (url, drain) = (redis.url(), cli.drain_seconds.to_string());
     let flags = ["--bus", &url, "--drain-seconds", &drain].map(str::to_owned).to_vec();
-    let mut site = Site::start(Path::new(env!("CARGO_BIN_EXE_tidings-server")), flags).await?;
+    let binary = Path::new(env!("CARGO_BIN_EXE_tidings-server"));
+    let mut site = Site::start(cli.proxy, binary, flags).await?;
     let load = Load::start(&site, cli.clients, cli.rate).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut restarts = Vec::new();

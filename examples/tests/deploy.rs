@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use tidings_examples::front::{Load, Outcome, Site};
+use tidings_examples::front::{Kind, Load, Outcome, Site};
 use tidings_redis_testing::{Options, Redis};
 
 const CLIENTS: usize = 300;
@@ -11,7 +11,8 @@ const CLIENTS: usize = 300;
 async fn site(redis: &Redis) -> Site {
     let flags = ["--bus", &redis.url(), "--drain-seconds", "5", "--workers", "2"];
     let flags = flags.map(str::to_owned).to_vec();
-    let site = Site::start(Path::new(env!("CARGO_BIN_EXE_tidings-server")), flags).await;
+    let binary = Path::new(env!("CARGO_BIN_EXE_tidings-server"));
+    let site = Site::start(Kind::Nginx, binary, flags).await;
     site.expect("the nodes start")
 }
 

@@ -1,4 +1,4 @@
-//! Two nodes behind nginx that leave in order, or all at once, while clients listen and publishers publish.
+//! Two nodes behind a proxy that leave in order, or all at once, while clients listen and publishers publish.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -18,7 +18,7 @@ use crate::check::{
     Progress, Published, Publisher, Random, Report, Rules, Topics, Transport, token, verdict,
 };
 
-/// Two nodes behind nginx.
+/// Two nodes behind a proxy.
 #[derive(Debug)]
 pub struct Site {
     binary: PathBuf,
@@ -29,13 +29,13 @@ pub struct Site {
 }
 
 impl Site {
-    /// Starts both nodes with these flags, which must name a bus that joins them, and nginx.
+    /// Starts both nodes with these flags, which must name a bus that joins them, and the proxy.
     ///
     /// # Errors
     /// When a node cannot be started.
-    pub async fn start(binary: &Path, flags: Vec<String>) -> Result<Self, Failure> {
+    pub async fn start(kind: Kind, binary: &Path, flags: Vec<String>) -> Result<Self, Failure> {
         let listen = [free_address(), free_address()];
-        let proxy = Proxy::start(Kind::Nginx, listen, &[]);
+        let proxy = Proxy::start(kind, listen, &[]);
         let mut site =
             Self { binary: binary.to_owned(), flags, listen, nodes: [None, None], proxy };
         site.start_node(0).await?;
