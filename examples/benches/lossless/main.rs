@@ -1,11 +1,17 @@
 //! Proves that nothing is lost, and measures what that costs. Real processes, real sockets, the release build.
 //!
-//! Run with: cargo bench --bench lossless -- faults --seed 7 --seconds 90
+//! Run with: cargo bench --bench lossless -- faults --seed 7 --seconds 600
+//!
+//! A seed repeats a run: who is where, what is published, what breaks and when. That the checker notices, a server
+//! shows that is broken on purpose:
+//!
+//!     TIDINGS_SABOTAGE=no-repair cargo bench --bench lossless --features sabotage -- faults --caught
 //!
 //! The runs: `faults` breaks everything at random; `jitter` has thousands of clients that come and go; `resume` has a
 //! thousand that come back at once; `cost` publishes with history and without.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock and spawns")]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -22,6 +28,9 @@ mod world;
 struct Cli {
     #[command(subcommand)]
     run: Run,
+    /// The server to run; the one that was built beside this program when not given.
+    #[arg(long, global = true, default_value = env!("CARGO_BIN_EXE_tidings-server"))]
+    server: PathBuf,
     /// Given by cargo.
     #[arg(long, hide = true, global = true)]
     bench: bool,
@@ -48,11 +57,12 @@ enum Bus {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let kept = match Cli::parse().run {
-        Run::Faults(args) => faults::run(&args).await,
-        Run::Jitter(args) => jitter::run(&args).await,
-        Run::Resume(args) => resume::run(&args).await,
-        Run::Cost(args) => cost::run(&args).await,
+    let Cli { run, server, .. } = Cli::parse();
+    let kept = match run {
+        Run::Faults(args) => faults::run(&args, &server).await,
+        Run::Jitter(args) => jitter::run(&args, &server).await,
+        Run::Resume(args) => resume::run(&args, &server).await,
+        Run::Cost(args) => cost::run(&args, &server).await,
     };
     match kept {
         Ok(true) => ExitCode::SUCCESS,
