@@ -134,7 +134,8 @@ impl Positions {
         let number = usize::from(partition);
         self.partitions[number].link += 1;
         for (topic, track) in self.tracks.iter_mut().filter(|(_, t)| t.partition == partition) {
-            track.subscribed = false;
+            // What is looked at before it is subscribed again proves nothing of the new link.
+            (track.subscribed, track.to_look) = (false, false);
             if track.following {
                 let known = track.known.max(self.partitions[number].delivered);
                 fall_behind(track, topic, known, &mut self.partitions);
@@ -234,7 +235,9 @@ impl Positions {
             let (Some(last), Some(upto)) = (track.last, track.missing) else { continue };
             let serials = vec![track.serial];
             let partition = &self.partitions[usize::from(track.partition)];
-            let (era, link, partition) = (partition.era, partition.link, track.partition);
+            // Read before it is subscribed it is whole only up to then.
+            let link = if track.subscribed { partition.link } else { u64::MAX };
+            let (era, partition) = (partition.era, track.partition);
             self.reading += 1;
             let question = Question::After(topic, last.clock);
             return Some(Ask { partition, question, era, link, serials, upto });
@@ -294,10 +297,12 @@ impl Positions {
             return read(track, topic, &mut self.to_read);
         }
         track.missing = None;
-        let held = std::mem::take(&mut track.held);
-        self.whole(topic, ask, page.clock);
-        for delivery in held {
+        // While it is behind: the cursor of the first of these must not count the last.
+        for delivery in std::mem::take(&mut track.held) {
             self.arrived(delivery, steps);
+        }
+        if self.tracks.get(topic).is_some_and(|track| track.missing.is_none()) {
+            self.whole(topic, ask, page.clock);
         }
     }
 
