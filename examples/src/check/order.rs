@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::time::Duration;
 
 use super::history::{ClientRecord, ConnectionRecord, MessageId, Published, Seen, TopicId};
 
@@ -21,8 +22,8 @@ impl Log<'_> {
 }
 
 /// Orders the messages of every topic. Within a topic these hold: a publisher's messages follow their numbers, and a
-/// message that a connection saw directly after another follows it. Where that leaves a choice, what was begun
-/// earlier is first.
+/// message that a connection saw directly after another follows it. Where that leaves a choice, what was first seen
+/// earlier is first; what nobody saw counts from its acknowledgement.
 pub(super) fn logs<'a>(
     published: &'a [Published],
     clients: &[ClientRecord],
@@ -43,9 +44,11 @@ fn add_connection(graphs: &mut HashMap<TopicId, Graph<'_>>, connection: &Connect
     let mut last: HashMap<TopicId, usize> = HashMap::new();
     let mut highest: HashMap<(TopicId, u16), u32> = HashMap::new();
     for seen in &connection.seen {
-        let Seen::Message(id, _) = seen else { continue };
+        let Seen::Message(id, at) = seen else { continue };
         let Some(graph) = graphs.get_mut(&id.topic) else { continue };
         let Some(&index) = graph.indexes.get(id) else { continue };
+        let at = Duration::from_millis((*at).into());
+        graph.known[index] = graph.known[index].min(at);
         let highest = highest.entry((id.topic, id.publisher)).or_default();
         if id.sequence <= *highest {
             // A double, or a swap within one publisher: no witness of an order.
@@ -63,6 +66,8 @@ struct Graph<'a> {
     messages: Vec<&'a Published>,
     indexes: HashMap<MessageId, usize>,
     edges: HashSet<(usize, usize)>,
+    /// By when each was certainly published.
+    known: Vec<Duration>,
 }
 
 impl<'a> Graph<'a> {
@@ -72,7 +77,8 @@ impl<'a> Graph<'a> {
         let follows =
             |index: &usize| messages[index - 1].id.publisher == messages[*index].id.publisher;
         let edges = (1..messages.len()).filter(follows).map(|index| (index - 1, index)).collect();
-        Self { messages, indexes, edges }
+        let known = messages.iter().map(|message| message.acknowledged).collect();
+        Self { messages, indexes, edges, known }
     }
 
     fn sort(self) -> Log<'a> {
@@ -82,7 +88,7 @@ impl<'a> Graph<'a> {
             after[before].push(index);
             waits[index] += 1;
         }
-        let key = |index: usize| Reverse((self.messages[index].begun, index));
+        let key = |index: usize| Reverse((self.known[index], index));
         let mut ready: BinaryHeap<_> = (0..count).filter(|&i| waits[i] == 0).map(key).collect();
         let mut done = vec![false; count];
         let mut log = Log::default();
@@ -109,7 +115,7 @@ impl<'a> Graph<'a> {
     /// The earliest message left, and who contradicts it.
     fn break_circle(&self, done: &[bool], found: &mut Vec<(MessageId, MessageId)>) -> usize {
         let left = (0..done.len()).filter(|&i| !done[i]);
-        let first = left.min_by_key(|&i| (self.messages[i].begun, i)).unwrap_or_default();
+        let first = left.min_by_key(|&i| (self.known[i], i)).unwrap_or_default();
         let before = self.edges.iter().filter(|(b, i)| *i == first && !done[*b]).map(|(b, _)| *b);
         if let Some(before) = before.min() {
             found.push((self.messages[before].id, self.messages[first].id));

@@ -259,3 +259,19 @@ fn what_came_before_something_older_is_found() {
     let found = judge(&both, client(&[&interleaved(&ONE_WAY)]));
     assert_eq!(found, [Violation::Overtaken { earlier: id(1, 1), later: id(2, 1) }]);
 }
+
+#[test]
+fn what_nobody_saw_stands_where_it_was_acknowledged() {
+    let seconds = |n| Duration::from_secs(n);
+    // The third was tried from early on and got through late; the second, in between, is covered by the gap.
+    let published: Vec<_> = [(1, 1, 1, 1), (2, 1, 5, 5), (3, 1, 4, 6)]
+        .map(|(publisher, sequence, begun, acknowledged)| Published {
+            id: id(publisher, sequence),
+            except: None,
+            begun: seconds(begun),
+            acknowledged: seconds(acknowledged),
+        })
+        .into();
+    let seen = [Seen::Message(id(1, 1), 1000), gap(), Seen::Message(id(3, 1), 6000)];
+    assert_eq!(judge(&published, client(&[&seen])), []);
+}
