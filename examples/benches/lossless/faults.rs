@@ -97,6 +97,9 @@ pub(crate) async fn run(args: &Args) -> Result<bool, Failure> {
         world.act(step.action).await?;
     }
     sleep_until(begun + Duration::from_secs(args.seconds)).await;
+    for number in 0..nodes {
+        world.wait_for(number).await?;
+    }
     crowd.set(Phase::Calm);
     println!("{:7.3} calm", begun.elapsed().as_secs_f64());
     tokio::time::sleep(CALM).await;

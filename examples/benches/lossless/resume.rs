@@ -66,6 +66,7 @@ pub(crate) async fn run(args: &Args) -> Result<bool, Failure> {
     let before = world.calls().await?;
     world.act(Action::StartNode(0)).await?;
     let back = Instant::now();
+    world.wait_for(0).await?;
     theirs.set(0, world.addresses.get(0));
     let lacking = crowd.settle(&published, PATIENCE).await;
     let took = back.elapsed();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tidings_examples::check::{Addresses, Failure, Node};
 use tidings_redis_testing::{Options, Proxy, Redis, Traffic};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::plan::{Action, Way};
 
@@ -23,6 +25,8 @@ pub(crate) struct World {
 #[derive(Debug)]
 struct Place {
     node: Option<Node>,
+    /// A node does not start while Redis is away, so it is tried again and again, as a supervisor does.
+    starting: Option<JoinHandle<Node>>,
     proxy: Option<Proxy>,
 }
 
@@ -43,23 +47,43 @@ impl World {
                 Some(redis) => Some(Proxy::to(redis.address()).await),
                 None => None,
             };
-            world.nodes.push(Place { node: None, proxy });
-            world.start_node(number).await?;
+            world.nodes.push(Place { node: None, starting: None, proxy });
+            world.start_node(number);
+            world.wait_for(number).await?;
         }
         Ok(world)
     }
 
-    async fn start_node(&mut self, number: usize) -> Result<(), Failure> {
-        let place = &mut self.nodes[number];
+    /// Waits until a node that is starting is there.
+    ///
+    /// # Errors
+    /// When it does not start within a minute.
+    pub(crate) async fn wait_for(&mut self, number: usize) -> Result<(), Failure> {
+        if let Some(starting) = self.nodes[number].starting.take() {
+            self.nodes[number].node = Some(timeout(START_PATIENCE, starting).await??);
+        }
+        Ok(())
+    }
+
+    fn start_node(&mut self, number: usize) {
         let mut flags = self.flags.clone();
         flags.extend(["--node-id".to_owned(), format!("n{number}")]);
+        let place = &mut self.nodes[number];
         if let Some(proxy) = &place.proxy {
             flags.extend(["--bus".to_owned(), format!("redis://{}", proxy.address())]);
         }
-        let node = Node::start(Path::new(env!("CARGO_BIN_EXE_tidings-server")), &flags).await?;
-        self.addresses.set(number, node.address);
-        place.node = Some(node);
-        Ok(())
+        let addresses = self.addresses.clone();
+        place.starting = Some(tokio::spawn(async move {
+            loop {
+                match Node::start(Path::new(env!("CARGO_BIN_EXE_tidings-server")), &flags).await {
+                    Ok(node) => {
+                        addresses.set(number, node.address);
+                        return node;
+                    }
+                    Err(_) => tokio::time::sleep(START_PAUSE).await,
+                }
+            }
+        }));
     }
 
     /// Does one step of the plan.
@@ -67,13 +91,18 @@ impl World {
     /// # Errors
     /// When a server could not be started, or a node ended by itself.
     pub(crate) async fn act(&mut self, action: Action) -> Result<(), Failure> {
+        self.take_started().await?;
         match action {
             Action::KillNode(number) => {
                 if let Some(mut node) = self.nodes[number].node.take() {
                     node.kill().await?;
                 }
             }
-            Action::StartNode(number) => self.start_node(number).await?,
+            Action::StartNode(number) => {
+                if self.nodes[number].node.is_none() && self.nodes[number].starting.is_none() {
+                    self.start_node(number);
+                }
+            }
             Action::StopNode(number) => self.signal(number, "STOP").await?,
             Action::ContinueNode(number) => self.signal(number, "CONT").await?,
             Action::KillRedis => self.redis()?.kill9(),
@@ -108,10 +137,20 @@ impl World {
         Ok(())
     }
 
+    async fn take_started(&mut self) -> Result<(), Failure> {
+        for number in 0..self.nodes.len() {
+            if self.nodes[number].starting.as_ref().is_some_and(JoinHandle::is_finished) {
+                self.wait_for(number).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to a node; one that is still starting gets none.
     async fn signal(&self, number: usize, name: &str) -> Result<(), Failure> {
         match &self.nodes[number].node {
             Some(node) => Ok(node.signal(name).await?),
-            None => Err("the plan stops a node that does not run".into()),
+            None => Ok(()),
         }
     }
 
@@ -152,3 +191,6 @@ impl World {
         self.nodes[number].proxy.as_ref().ok_or_else(|| "this run has no Redis".into())
     }
 }
+
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PAUSE: Duration = Duration::from_millis(200);
