@@ -38,6 +38,7 @@ mod presence;
 mod probe;
 mod publisher;
 mod queue;
+mod sabotage;
 mod script;
 mod send;
 mod server;

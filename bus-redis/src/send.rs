@@ -7,6 +7,7 @@ use crate::fault::{Failure, Fault};
 use crate::message::encode;
 use crate::partition::{Partition, Question};
 use crate::publisher::Answer;
+use crate::sabotage;
 use crate::script::PUBLISH;
 use crate::server::Session;
 use crate::spelling::spell;
@@ -21,7 +22,20 @@ pub(crate) async fn send(partition: &Partition, publications: &[&Publication]) -
             answers => return each(answers, publications.len()),
         }
     }
-    let asked = partition.run(&PUBLISH, |session| question(partition, session, publications));
+    if sabotage::in_two_steps() {
+        return sabotage::send(partition, publications).await;
+    }
+    call(partition, publications, |publication| partition.channel(&publication.topic)).await
+}
+
+/// One call of the script, with the channel of each publication.
+pub(crate) async fn call(
+    partition: &Partition,
+    publications: &[&Publication],
+    channel: impl Fn(&Publication) -> String,
+) -> Vec<Answer> {
+    let asked =
+        partition.run(&PUBLISH, |session| question(partition, session, publications, &channel));
     let answers = asked.await.and_then(|value| match value {
         Value::Array(values) => Ok(values.iter().map(|value| answer(partition, value)).collect()),
         _ => Err(unexpected()),
@@ -59,7 +73,12 @@ fn each(answers: Result<Vec<Answer>, Failure>, count: usize) -> Vec<Answer> {
     answers.unwrap_or_else(|failure| vec![Err(failure); count])
 }
 
-fn question(partition: &Partition, session: &Session, publications: &[&Publication]) -> Question {
+fn question(
+    partition: &Partition,
+    session: &Session,
+    publications: &[&Publication],
+    channel: &impl Fn(&Publication) -> String,
+) -> Question {
     let mut keys = vec![partition.state_key(), partition.samples_key()];
     let mut arguments = vec![partition.publish_command().into()];
     arguments.extend(partition.standing(session));
@@ -78,7 +97,7 @@ fn question(partition: &Partition, session: &Session, publications: &[&Publicati
             let age = kept.age.as_millis().min(LONGEST_AGE_MS);
             format!("{} {age}", kept.count)
         });
-        arguments.push(partition.key("", &spelled).into());
+        arguments.push(channel(publication).into());
         arguments.push(encode(publication));
         arguments.push(retention.unwrap_or_default().into());
         arguments.push(if key.is_some() { b"1".to_vec() } else { Vec::new() });

@@ -19,10 +19,11 @@ use super::command::Commands;
 use super::link::{Link, LinkEvent};
 use super::reads::{Answer, Reads};
 use super::routed::Routed;
+use super::sabotage;
 use super::shard::ShardHandle;
 use crate::{
-    Ask, Bus, BusError, CursorKey, Delivery, GapReason, Mark, Positions, Scope, Step, Topic,
-    TopicRules,
+    Ask, Bus, BusError, CursorKey, Delivery, GapReason, Mark, Positions, Question, Scope, Step,
+    Topic, TopicRules,
 };
 
 /// What shards and connections ask of the dispatcher.
@@ -318,8 +319,16 @@ impl Dispatcher {
         let Some(kept) = &mut self.kept else { return };
         let mut steps = Vec::new();
         match answer {
-            Ok(Answer::Tops(tops)) => kept.positions.tops(ask, &tops, &mut steps),
-            Ok(Answer::Page(page)) => kept.positions.page(ask, page, &mut steps),
+            Ok(Answer::Tops(mut tops)) => {
+                if let Question::Tops(topics) = &ask.question {
+                    sabotage::tops(topics, &mut tops, &kept.positions);
+                }
+                kept.positions.tops(ask, &tops, &mut steps);
+            }
+            Ok(Answer::Page(mut page)) => {
+                sabotage::page(&mut page);
+                kept.positions.page(ask, page, &mut steps);
+            }
             Err(_) => {
                 kept.positions.failed(ask);
                 kept.reads.pause();
@@ -332,6 +341,7 @@ impl Dispatcher {
         for step in steps {
             match step {
                 Step::Deliver(delivery, marks) => self.dispatch(delivery, Some(marks)).await,
+                Step::Gap(_, reason, _) if sabotage::hides(reason) => {}
                 Step::Gap(topic, reason, epoch) => self.gap(&topic, reason, epoch),
                 Step::Ready(topic) => self.ready(&topic),
             }

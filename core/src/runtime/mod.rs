@@ -22,6 +22,7 @@ mod reader;
 mod reads;
 mod replay;
 mod routed;
+mod sabotage;
 mod serve;
 mod shard;
 mod slot;

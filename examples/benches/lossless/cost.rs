@@ -1,5 +1,6 @@
 //! What a publication costs a node and Redis, with history and without.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tidings_examples::check::{Address, Failure, Outbound, Publisher, TopicId, Topics};
@@ -28,11 +29,11 @@ struct Cost {
 }
 
 /// Prints the costs and their ratios; nothing decides.
-pub(crate) async fn run(args: &Args) -> Result<bool, Failure> {
+pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..args.turns {
-        with.push(turn(args, "256:600").await?);
-        without.push(turn(args, "0").await?);
+        with.push(turn(args, server, "256:600").await?);
+        without.push(turn(args, server, "0").await?);
     }
     let least = |costs: &[Cost], of: fn(&Cost) -> Duration| costs.iter().map(of).min();
     for (name, of) in [("node", (|c| c.node) as fn(&Cost) -> Duration), ("redis", |c| c.redis)] {
@@ -48,9 +49,9 @@ pub(crate) async fn run(args: &Args) -> Result<bool, Failure> {
     Ok(true)
 }
 
-async fn turn(args: &Args, history: &str) -> Result<Cost, Failure> {
+async fn turn(args: &Args, server: &Path, history: &str) -> Result<Cost, Failure> {
     let flags = ["--history", history].map(Into::into).into();
-    let mut world = World::start(true, 1, flags).await?;
+    let mut world = World::start(server, true, 1, flags).await?;
     let rooms = (0..args.publishers).map(|room| Address::Room(format!("r{room}")));
     let (topics, start) = (Topics::new(rooms), Instant::now());
     let (node, redis) = (world.node(0)?.cpu()?, world.redis_cpu().await?);

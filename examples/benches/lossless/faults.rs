@@ -3,6 +3,7 @@
 //!
 //! It prints the plan of faults, each as it happens, and what the checker found; it fails when a promise was broken.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,10 +58,13 @@ pub(crate) struct Args {
     /// A `gap` breaks no promise.
     #[arg(long)]
     gaps: bool,
+    /// The server is broken on purpose (`TIDINGS_SABOTAGE`): the checker has to notice.
+    #[arg(long)]
+    caught: bool,
 }
 
 /// Answers whether all promises were kept.
-pub(crate) async fn run(args: &Args) -> Result<bool, Failure> {
+pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     let redis = args.bus == Bus::Redis;
     let nodes = if redis { args.nodes } else { 1 };
     let kinds = match &args.faults {
@@ -77,7 +81,7 @@ pub(crate) async fn run(args: &Args) -> Result<bool, Failure> {
     if !args.history.is_empty() {
         flags.extend(["--history".into(), args.history.clone()]);
     }
-    let mut world = World::start(redis, nodes, flags).await?;
+    let mut world = World::start(server, redis, nodes, flags).await?;
     let topics = topics(args);
     let start = Instant::now();
     let crowd = Crowd::start(clients(args, &topics, &world, start), Phase::Calm);
@@ -123,7 +127,7 @@ pub(crate) async fn run(args: &Args) -> Result<bool, Failure> {
         args.seed,
         if report.violations.is_empty() { "kept" } else { "BROKEN" }
     );
-    Ok(report.violations.is_empty())
+    Ok(report.violations.is_empty() != args.caught)
 }
 
 fn topics(args: &Args) -> Arc<Topics> {

@@ -3,6 +3,7 @@
 //! It fails when anything was lost. How long a replay took is printed and decides nothing.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -37,10 +38,10 @@ pub(crate) struct Args {
 }
 
 /// Answers whether everything came.
-pub(crate) async fn run(args: &Args) -> Result<bool, Failure> {
+pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     let redis = args.bus == Bus::Redis;
     let nodes = if redis { args.nodes } else { 1 };
-    let mut world = World::start(redis, nodes, Vec::new()).await?;
+    let mut world = World::start(server, redis, nodes, Vec::new()).await?;
     let topics = Topics::new([Address::Room("all".to_owned())]);
     let start = Instant::now();
     let client = |number: usize| Client {

@@ -6,6 +6,7 @@
 //! thousand that come back at once; `cost` publishes with history and without.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock and spawns")]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -22,6 +23,9 @@ mod world;
 struct Cli {
     #[command(subcommand)]
     run: Run,
+    /// The server to run; the one that was built beside this program when not given.
+    #[arg(long, global = true, default_value = env!("CARGO_BIN_EXE_tidings-server"))]
+    server: PathBuf,
     /// Given by cargo.
     #[arg(long, hide = true, global = true)]
     bench: bool,
@@ -48,11 +52,12 @@ enum Bus {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let kept = match Cli::parse().run {
-        Run::Faults(args) => faults::run(&args).await,
-        Run::Jitter(args) => jitter::run(&args).await,
-        Run::Resume(args) => resume::run(&args).await,
-        Run::Cost(args) => cost::run(&args).await,
+    let Cli { run, server, .. } = Cli::parse();
+    let kept = match run {
+        Run::Faults(args) => faults::run(&args, &server).await,
+        Run::Jitter(args) => jitter::run(&args, &server).await,
+        Run::Resume(args) => resume::run(&args, &server).await,
+        Run::Cost(args) => cost::run(&args, &server).await,
     };
     match kept {
         Ok(true) => ExitCode::SUCCESS,

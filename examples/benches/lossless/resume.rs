@@ -2,6 +2,7 @@
 //!
 //! It fails when anything was lost, and when Redis was read more often than once per topic and 100 milliseconds.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -28,10 +29,10 @@ pub(crate) struct Args {
 }
 
 /// Answers whether everything came, with few reads.
-pub(crate) async fn run(args: &Args) -> Result<bool, Failure> {
+pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     let flags = ["--limit", "connections_per_user=0"].map(Into::into).into();
     // Node 0 holds the clients, node 1 is published to.
-    let mut world = World::start(true, 2, flags).await?;
+    let mut world = World::start(server, true, 2, flags).await?;
     let topics = Topics::new([Address::Room("all".to_owned())]);
     let start = Instant::now();
     let (theirs, ours) =

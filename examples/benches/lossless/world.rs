@@ -1,7 +1,7 @@
 //! The servers of a run, and what is done to them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidings_examples::check::{Addresses, Failure, Node};
@@ -14,6 +14,7 @@ use crate::plan::{Action, Way};
 /// One Redis, or none, and the nodes, each with a proxy of its own before Redis.
 #[derive(Debug)]
 pub(crate) struct World {
+    server: PathBuf,
     redis: Option<Redis>,
     nodes: Vec<Place>,
     flags: Vec<String>,
@@ -33,6 +34,7 @@ struct Place {
 impl World {
     /// Starts Redis, when wished, and so many nodes with these flags.
     pub(crate) async fn start(
+        server: &Path,
         redis: bool,
         nodes: usize,
         flags: Vec<String>,
@@ -41,7 +43,7 @@ impl World {
         let options = Options::default().set("appendonly", "yes").set("appendfsync", "no");
         let redis = if redis { Some(Redis::start(options).await) } else { None };
         let addresses = Addresses::new(vec![([127, 0, 0, 1], 0).into(); nodes]);
-        let mut world = Self { redis, nodes: Vec::new(), flags, addresses };
+        let mut world = Self { server: server.into(), redis, nodes: Vec::new(), flags, addresses };
         for number in 0..nodes {
             let proxy = match &world.redis {
                 Some(redis) => Some(Proxy::to(redis.address()).await),
@@ -72,10 +74,10 @@ impl World {
         if let Some(proxy) = &place.proxy {
             flags.extend(["--bus".to_owned(), format!("redis://{}", proxy.address())]);
         }
-        let addresses = self.addresses.clone();
+        let (addresses, server) = (self.addresses.clone(), self.server.clone());
         place.starting = Some(tokio::spawn(async move {
             loop {
-                match Node::start(Path::new(env!("CARGO_BIN_EXE_tidings-server")), &flags).await {
+                match Node::start(&server, &flags).await {
                     Ok(node) => {
                         addresses.set(number, node.address);
                         return node;
