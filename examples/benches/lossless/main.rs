@@ -1,6 +1,11 @@
 //! Proves that nothing is lost, and measures what that costs. Real processes, real sockets, the release build.
 //!
-//! Run with: cargo bench --bench lossless -- faults --seed 7 --seconds 90
+//! Run with: cargo bench --bench lossless -- faults --seed 7 --seconds 600
+//!
+//! A seed repeats a run: who is where, what is published, what breaks and when. That the checker notices, a server
+//! shows that is broken on purpose:
+//!
+//!     TIDINGS_SABOTAGE=no-repair cargo bench --bench lossless --features sabotage -- faults --caught
 //!
 //! The runs: `faults` breaks everything at random; `jitter` has thousands of clients that come and go; `resume` has a
 //! thousand that come back at once; `cost` publishes with history and without.
