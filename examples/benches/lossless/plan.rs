@@ -23,6 +23,16 @@ pub(crate) enum Kind {
     HalfOpen,
     /// All connections between a node and Redis are reset.
     Reset,
+    /// `FLUSHALL`: all that was kept is lost, and clients must be told.
+    Flush,
+}
+
+impl Kind {
+    /// Those that lose nothing of what was kept.
+    pub(crate) fn lossless() -> Vec<Self> {
+        let kinds = Self::value_variants().iter().copied();
+        kinds.filter(|kind| *kind != Self::Flush).collect()
+    }
 }
 
 /// One step of the plan.
@@ -40,6 +50,7 @@ pub(crate) enum Action {
     Swallow(usize, Way),
     Pass(usize),
     Reset(usize),
+    Flush,
 }
 
 /// Which bytes between a node and Redis vanish.
@@ -105,7 +116,7 @@ fn lasting(kind: Kind) -> std::ops::Range<Duration> {
         Kind::NodeStop | Kind::RedisStop => (0.5, 8.0),
         Kind::RedisKill => (0.2, 5.0),
         Kind::HalfOpen => (2.0, 8.0),
-        Kind::PubsubKill | Kind::Reset => (0.0, 0.001),
+        Kind::PubsubKill | Kind::Reset | Kind::Flush => (0.0, 0.001),
     };
     secs(from)..secs(to)
 }
@@ -123,6 +134,7 @@ fn actions(kind: Kind, node: usize, random: &mut Random) -> Vec<Action> {
             vec![Action::Swallow(node, way), Action::Pass(node)]
         }
         Kind::Reset => vec![Action::Reset(node)],
+        Kind::Flush => vec![Action::Flush],
     }
 }
 

@@ -112,9 +112,9 @@ impl World {
             Action::StopRedis => self.redis()?.sigstop(),
             Action::ContinueRedis => self.redis()?.sigcont(),
             Action::KillPubsub => {
-                // It may be away, since kills and stops overlap with nothing but themselves.
-                let _ = self.redis()?.try_cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+                self.redis()?.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.ok()
             }
+            Action::Flush => self.redis()?.cli(&["FLUSHALL"]).await.ok(),
             Action::Swallow(number, way) => self.proxy(number)?.set(match way {
                 Way::Both => Traffic::Drop,
                 Way::Requests => Traffic::DropRequests,
@@ -123,6 +123,11 @@ impl World {
             Action::Pass(number) => self.proxy(number)?.set(Traffic::Pass),
             Action::Reset(number) => self.proxy(number)?.reset(),
         }
+        Ok(())
+    }
+
+    async fn ask(&mut self, command: &[&str]) -> Result<(), Failure> {
+        self.redis()?.cli(command).await.ok();
         Ok(())
     }
 
