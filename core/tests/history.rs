@@ -6,12 +6,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings_bus_memory::MemoryBus;
 use tidings_core::{
-    AllowAll, Anonymous, ConnectOptions, Except, Hub, Limits, Retention, TenantId, TopicOptions,
-    TopicRules,
+    Action, AllowAll, Anonymous, Authorizer, ConnectOptions, Denied, Except, Hub, Identity, Limits,
+    Retention, TenantId, TopicOptions, TopicRules,
 };
 
 use support::*;
@@ -278,4 +279,41 @@ async fn a_replay_of_any_length_fits_a_small_outbox() {
     for n in 3000..3300 {
         client.hears(n).await;
     }
+}
+
+/// Decides nothing while it is switched off.
+#[derive(Debug)]
+struct Undecided(Arc<AtomicBool>);
+
+#[async_trait::async_trait]
+impl Authorizer for Undecided {
+    async fn authorize(&self, _: &Identity, _: Action<'_>) -> Result<(), Denied> {
+        if self.0.load(Ordering::Acquire) { Err(Denied::Unavailable) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn a_room_that_cannot_be_joined_now_does_not_let_the_cursor_pass_it() {
+    let (bus, off) = (MemoryBus::default(), Arc::new(AtomicBool::new(false)));
+    let authorizer = Arc::new(Undecided(off.clone()));
+    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), authorizer);
+    let hub = builder.shards(2).start().await.expect("the bus is there");
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("a").await;
+    client.pipe.finish();
+    publish(&hub, news(&room("a"), 1)).await;
+
+    off.store(true, Ordering::Release);
+    let attachment = attach_with(&hub, "u", back(&client, &["a"])).await.expect("it is taken in");
+    let (server, mut pipe) = tidings_core::testing::MemoryPipe::new(PIPE);
+    tokio::spawn(attachment.serve(server));
+    // Otherwise what comes to the user moves the cursor past what was missed in the room.
+    assert_eq!(in_time(pipe.next()).await, None);
+    assert_eq!(pipe.closed().map(|reason| reason.code), Some(1013));
+
+    off.store(false, Ordering::Release);
+    let (mut client, connected) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+    assert_eq!(connected["payload"]["recovered"], true);
+    client.next("room:joined").await;
+    client.hears(1).await;
 }

@@ -57,6 +57,9 @@ pub(crate) async fn welcome(context: Context, number: usize, options: ConnectOpt
                 let (cursor, presence) = (options.cursor.clone(), options.presence);
                 let request = JoinRequest { room, cursor, presence, id: None };
                 match join(&context, number, request, None).await.0 {
+                    Outcome::Failed { code: ErrorCode::Unavailable, .. } => {
+                        return Done::Close(CloseReason::TRY_AGAIN_LATER);
+                    }
                     Outcome::Failed { code, text, room, .. } => Some(NotJoined(code, text, room)),
                     _ => None,
                 }
@@ -91,6 +94,13 @@ async fn welcome_back(
                 Ok(topic) => enter(context, &topic).await.map(|_| topic),
             },
         });
+    }
+    // Were it to go on without a room, its cursor would pass what it misses there.
+    let is_unavailable = |room: &Result<Topic, NotJoined>| {
+        matches!(room, Err(NotJoined(ErrorCode::Unavailable, ..)))
+    };
+    if rooms.iter().any(is_unavailable) {
+        return Done::Close(CloseReason::TRY_AGAIN_LATER);
     }
     let topics = || own.iter().chain(rooms.iter().filter_map(|room| room.as_ref().ok()));
     let (kept, lost): (Vec<_>, Vec<_>) = topics().partition(|topic| context.hub.keeps(topic));
