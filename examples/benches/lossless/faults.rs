@@ -3,6 +3,7 @@
 //!
 //! It prints the plan of faults, each as it happens, and what the checker found; it fails when a promise was broken.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,8 +124,12 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
         Rules { no_gap: !args.gaps && !kinds.contains(&Kind::Flush) },
     );
     print!("{report}");
-    for violation in report.violations.iter().take(EXPLAINED) {
-        print!("{}", explain(violation, &topics, &published, &records));
+    let mut kinds = HashSet::new();
+    for violation in &report.violations {
+        // One of each kind.
+        if kinds.insert(std::mem::discriminant(violation)) {
+            print!("{}", explain(violation, &topics, &published, &records));
+        }
     }
     println!(
         "seed {}: {}",
@@ -220,4 +225,3 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// What a broken server has not delivered after this is lost.
 const CAUGHT_PATIENCE: Duration = Duration::from_secs(5);
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(120);
-const EXPLAINED: usize = 3;

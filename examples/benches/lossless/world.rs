@@ -111,10 +111,8 @@ impl World {
             Action::StartRedis => self.redis()?.restart().await,
             Action::StopRedis => self.redis()?.sigstop(),
             Action::ContinueRedis => self.redis()?.sigcont(),
-            Action::KillPubsub => {
-                self.redis()?.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.ok()
-            }
-            Action::Flush => self.redis()?.cli(&["FLUSHALL"]).await.ok(),
+            Action::KillPubsub => self.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?,
+            Action::Flush => self.ask(&["FLUSHALL"]).await?,
             Action::Swallow(number, way) => self.proxy(number)?.set(match way {
                 Way::Both => Traffic::Drop,
                 Way::Requests => Traffic::DropRequests,
