@@ -12,7 +12,7 @@ use tidings_core::testing::{MemoryPipe, PipeClient};
 use tidings_core::{
     AllowAll, AuthError, Authenticator, CloseReason, ConnectOptions, ConnectRequest, Context,
     Event, Handler, HandlerError, Hub, Identity, Limits, Message, Observer, Publication, Reply,
-    TenantId, Topic, UserId,
+    TenantId, Topic, TopicOptions, TopicRules, UserId,
 };
 
 /// Keeps a line of each event.
@@ -88,9 +88,13 @@ impl Handler for Panics {
     }
 }
 
+/// A hub that keeps nothing, so that a cut link means a gap.
 async fn hub(bus: &MemoryBus, observer: Arc<dyn Observer>, limits: Limits) -> Hub {
     let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(ByToken), Arc::new(AllowAll));
+    let mut nothing = TopicOptions::default();
+    nothing.retention = None;
     let builder = builder.observer(observer).handler(Arc::new(Panics)).limits(limits);
+    let builder = builder.topics(TopicRules::all(nothing));
     builder.shards(2).start().await.expect("the bus is there")
 }
 
