@@ -41,6 +41,8 @@ struct State {
     waker: Option<Waker>,
     ticked: bool,
     heard: Duration,
+    /// Nobody reads what the client says: it cannot be judged by its silence.
+    unread: bool,
     /// What has left since the last sweep.
     written: Written,
     due: Option<Duration>,
@@ -273,9 +275,15 @@ impl Outbox {
         std::mem::take(&mut self.lock().ticked)
     }
 
-    /// Notes a sign of life.
+    /// Notes a sign of life, or that the client is read from now on.
     pub(crate) fn heard(&self, at: Duration) {
-        self.lock().heard = at;
+        let mut state = self.lock();
+        (state.heard, state.unread) = (at, false);
+    }
+
+    /// Notes that the client is not read until it is [`heard`](Self::heard) again.
+    pub(crate) fn unread(&self) {
+        self.lock().unread = true;
     }
 
     /// Notes when the session wants its next tick.
@@ -284,8 +292,12 @@ impl Outbox {
     }
 
     /// Asks for a tick when it is due. Answers when the client was last heard, and what has left since the last time.
+    /// One who is not read, or has a write waiting, which has a deadline of its own, counts as heard.
     pub(crate) fn sweep(&self, now: Duration) -> (Duration, Written) {
         let mut state = self.lock();
+        if state.unread || state.held {
+            state.heard = now;
+        }
         let swept = (state.heard, std::mem::take(&mut state.written));
         if state.due.is_some_and(|due| due <= now) {
             (state.due, state.ticked) = (None, true);

@@ -222,6 +222,9 @@ impl<'a, R: FrameReader> Connection<'a, R> {
     /// Waits for the next thing to happen, and does what follows from it.
     async fn step(&mut self, outbox: &Outbox) -> ControlFlow<Option<CloseReason>> {
         let idle = self.operation.is_none();
+        if !idle {
+            outbox.unread();
+        }
         tokio::select! {
             biased;
             () = poll_fn(|cx| outbox.poll_ready(cx)) => self.tick(outbox),
@@ -309,6 +312,7 @@ impl<'a, R: FrameReader> Connection<'a, R> {
     }
 
     fn done(&mut self, done: Done) {
+        self.attachment.outbox.heard(clock::monotonic());
         match done {
             Done::Outcome(outcome) => self.input(Input::Finished(outcome)),
             Done::Replaying(outcome, resume) => {
