@@ -1,6 +1,6 @@
 //! Puts a node together and starts it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
@@ -13,13 +13,14 @@ use super::gate::Gate;
 use super::handler::{Handler, NoHandler};
 use super::hub::{Hub, Inner, KeptHistory};
 use super::link::Link;
-use super::observer::{Observer, Observing};
+use super::observer::{Event, Observer, Observing};
 use super::reader::Reader;
 use super::shard::Shard;
-use super::spawn::{client_id, spawn};
+use super::spawn::{client_id, supervise};
 use super::types::StartError;
 use crate::{
-    Authenticator, Authorizer, Bus, BusError, CursorKey, Limits, NodeId, Positions, TopicRules,
+    Authenticator, Authorizer, Bus, BusError, CloseReason, CursorKey, Limits, NodeId, Positions,
+    TopicRules,
 };
 
 /// Puts a hub together.
@@ -120,10 +121,12 @@ impl HubBuilder {
         });
         let (wishes, wished) = mpsc::unbounded_channel();
         let node = self.node.unwrap_or_else(random_node);
+        let failed = Arc::new(AtomicBool::new(false));
         let attendance = self.bus.presence().map(|_| {
             let (bus, node) = (self.bus.clone(), node.clone());
             let (attendance, attendant) = Attendant::new(bus, node, rules.clone(), &self.limits);
-            spawn(attendant.run());
+            let (failed, observer) = (failed.clone(), self.observer.clone());
+            supervise(attendant.run(), move || fail(&failed, &observer));
             attendance
         });
         let shards: Vec<_> = (0..self.shards)
@@ -150,9 +153,15 @@ impl HubBuilder {
             up,
             inbox_bytes,
         );
-        spawn(dispatcher.run());
+        let (told, observer, shards_of) = (failed.clone(), self.observer.clone(), handles.clone());
+        supervise(dispatcher.run(), move || {
+            fail(&told, &observer);
+            // Nothing reaches them any more.
+            shards_of.iter().for_each(|shard| shard.end_all(CloseReason::INTERNAL));
+        });
         for shard in shards {
-            spawn(shard.run());
+            let (failed, observer) = (failed.clone(), self.observer.clone());
+            supervise(shard.run(), move || fail(&failed, &observer));
         }
         let gate = Mutex::new(Gate::new(clock::monotonic(), &self.limits));
         let reader = Arc::new(Reader::new(self.bus.clone()));
@@ -170,6 +179,7 @@ impl HubBuilder {
             framings: Mutex::default(),
             next_shard: AtomicUsize::new(0),
             bus_up,
+            failed,
             rules,
             attendance,
             kept: key.map(|key| KeptHistory { key, reader }),
@@ -180,6 +190,12 @@ impl HubBuilder {
         let _ = hub.want(0, vec![hub.0.commands.topic()]).await;
         Ok(hub)
     }
+}
+
+/// A task of the node has panicked: the node takes nobody in any more, and says so.
+fn fail(failed: &AtomicBool, observer: &Observing) {
+    failed.store(true, Ordering::Release);
+    observer.on(Event::Panicked);
 }
 
 fn random_node() -> NodeId {

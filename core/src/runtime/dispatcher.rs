@@ -118,7 +118,7 @@ impl Dispatcher {
         }
     }
 
-    /// Runs until every hub handle and shard is gone.
+    /// Runs until the node is dropped and its shards have ended.
     pub(crate) async fn run(mut self) {
         loop {
             match self.next().await {

@@ -37,7 +37,8 @@ pub(crate) struct KeptHistory {
     pub(crate) reader: Arc<Reader>,
 }
 
-/// One node. Cloning it gives another handle to the same node.
+/// One node. Cloning it gives another handle to the same node, and a connection that is served holds one; when the last
+/// is dropped, the node's tasks end and its links to the bus are closed.
 #[derive(Clone)]
 pub struct Hub(pub(crate) Arc<Inner>);
 
@@ -55,12 +56,21 @@ pub(crate) struct Inner {
     pub(super) framings: Mutex<Vec<&'static str>>,
     pub(super) next_shard: AtomicUsize,
     pub(super) bus_up: Arc<AtomicBool>,
+    /// A task of the node has panicked.
+    pub(super) failed: Arc<AtomicBool>,
     pub(crate) rules: Arc<TopicRules>,
     pub(crate) attendance: Option<Attendance>,
     /// What there is when the bus keeps a history.
     pub(crate) kept: Option<KeptHistory>,
     pub(crate) draining: AtomicBool,
     pub(crate) gate: Mutex<Gate>,
+}
+
+/// The last handle is gone: the shards end, and with them the dispatcher and its links.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shards.iter().for_each(ShardHandle::end);
+    }
 }
 
 impl fmt::Debug for Hub {
@@ -124,7 +134,10 @@ impl Hub {
         spawn(async move {
             let _ = answer.send(hub.try_attach(identity, options, info).await);
         });
-        let attached = answered.await.unwrap_or(Err(AttachError::Draining));
+        let attached = answered.await.unwrap_or_else(|_| {
+            self.0.observer.on(Event::Panicked);
+            Err(AttachError::Internal)
+        });
         if let Err(error) = &attached {
             self.0.observer.on(Event::Refused { error: *error });
         }
@@ -140,6 +153,9 @@ impl Hub {
         if self.0.draining.load(Ordering::Acquire) {
             return Err(AttachError::Draining);
         }
+        if self.has_failed() {
+            return Err(AttachError::Internal);
+        }
         let who = Receiver {
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),
@@ -153,16 +169,11 @@ impl Hub {
         ];
         let number = self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.0.shards.len();
         let shard = self.0.shards[number].clone();
-        let refused = match self.want(number, topics.to_vec()).await {
-            Err(BusAway) => Some(AttachError::BusAway),
-            Ok(before) => self.count_in(&topics[0], &who, before).await.err(),
-        };
-        if let Some(error) = refused {
-            for topic in topics {
-                self.give_up(number, topic);
-            }
-            return Err(error);
-        }
+        let mut entry = Entry::new(self, number, &topics, &who);
+        let before = self.want(number, topics.to_vec()).await;
+        let before = before.map_err(|BusAway| AttachError::BusAway)?;
+        self.count_in(&topics[0], &who, before).await?;
+        entry.is_counted = true;
         // Who comes back is told `connected` once it is known what it missed.
         let cursor = options.cursor.as_deref();
         let resumes = cursor.is_some_and(|cursor| self.read_cursor(&who.tenant, cursor).is_some());
@@ -171,9 +182,11 @@ impl Hub {
             (!resumes).then(|| Outgoing::connected(who.client, &identity, heartbeat, false));
         let outbox = Arc::new(Outbox::new(self.0.limits.outbox_bytes, clock::monotonic()));
         let number_of_framing = self.framing_number(info.framing.id);
-        let slot = Slot::new(outbox.clone(), who.clone(), &info, number_of_framing);
+        let observer = self.0.observer.clone();
+        let slot = Slot::new(outbox.clone(), who.clone(), &info, number_of_framing, observer);
         let key = shard.ask(move |members| members.attach(slot, &topics, first)).await;
-        let key: ConnectionKey = key.ok_or(AttachError::Draining)?;
+        let key: ConnectionKey = key.ok_or(AttachError::Internal)?;
+        entry.is_done = true;
         Ok(Attachment::new(
             self.clone(),
             number,
@@ -348,9 +361,15 @@ impl Hub {
         }
     }
 
-    /// Whether this node can serve: the bus is there and it is not going away.
+    /// Whether this node can serve: the bus is there, nothing has failed, and it is not going away.
     pub fn is_ready(&self) -> bool {
-        self.0.bus_up.load(Ordering::Acquire) && !self.0.draining.load(Ordering::Acquire)
+        self.is_bus_up() && !self.is_draining() && !self.has_failed()
+    }
+
+    /// Whether a task of the node has panicked, which is a bug of it or of its bus. What depended on that task has ended
+    /// with 1011 and nobody is taken in any more: start the process again.
+    pub fn has_failed(&self) -> bool {
+        self.0.failed.load(Ordering::Acquire)
     }
 
     /// Whether this node is going away.
@@ -380,6 +399,37 @@ impl Hub {
             framings.push(id);
             framings.len() - 1
         })
+    }
+}
+
+/// A connection on its way in: what was begun for it is undone, unless it is done.
+struct Entry<'a> {
+    hub: &'a Hub,
+    shard: usize,
+    topics: Vec<Topic>,
+    user: UserId,
+    is_counted: bool,
+    is_done: bool,
+}
+
+impl<'a> Entry<'a> {
+    fn new(hub: &'a Hub, shard: usize, topics: &[Topic], who: &Receiver) -> Self {
+        let (topics, user) = (topics.to_vec(), who.user.clone());
+        Self { hub, shard, topics, user, is_counted: false, is_done: false }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        if let (true, Some(attendance)) = (self.is_counted, &self.hub.0.attendance) {
+            attendance.leave(&self.topics[0], &self.user);
+        }
+        for topic in self.topics.drain(..) {
+            self.hub.give_up(self.shard, topic);
+        }
     }
 }
 

@@ -57,7 +57,8 @@ pub enum Event<'a> {
     },
     /// A message was answered `rate_limited`.
     RateLimited,
-    /// The application's handler, or an authenticator or authorizer that it waited for, panicked.
+    /// Code that the node was given panicked: the application's handler, an authenticator or authorizer that it
+    /// waited for, a transport's framing, a bus. With [`Hub::has_failed`](crate::Hub::has_failed) the node itself.
     Panicked,
     /// A message was published through this node, or not.
     Published {

@@ -136,7 +136,7 @@ impl Outbox {
         &self,
         frame: Bytes,
         of: Arc<Droppable>,
-        gap: impl Fn(&Topic) -> Bytes,
+        gap: impl Fn(&Topic) -> Option<Bytes>,
     ) -> Result<(), Full> {
         let mut state = self.lock();
         if state.ended.is_some() {

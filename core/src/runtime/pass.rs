@@ -25,7 +25,7 @@ impl Members {
                 match self.router.at(number) {
                     Some(slot) if droppable || !slot.is_live() => others.push(number),
                     Some(slot) if slot.is_for(routed) => {
-                        slot.outbox.push([routed.frame(slot.framing)]);
+                        slot.push([routed]);
                         handed += 1;
                     }
                     _ => {}
@@ -64,7 +64,6 @@ impl Members {
         for chunk in receivers.chunks(CHUNK) {
             for &slot in chunk {
                 let Some(member) = self.router.at_mut(slot) else { continue };
-                let framing = member.framing;
                 handed += member.pending.len();
                 if droppable {
                     for number in std::mem::take(&mut member.pending) {
@@ -78,9 +77,7 @@ impl Members {
                     }
                     continue;
                 }
-                member
-                    .outbox
-                    .push(member.pending.iter().map(|&n| deliveries[n as usize].frame(framing)));
+                member.push(member.pending.iter().map(|&n| &deliveries[n as usize]));
                 if member.pending.capacity() > CHUNK {
                     member.pending = Vec::new()
                 } else {

@@ -131,8 +131,12 @@ impl Queue {
     }
 
     /// Drops the oldest frame that may be dropped, but for the first `keep`. `gap` makes the frame that says so in
-    /// its place, unless one does already. Answers whether there was any.
-    pub(crate) fn drop_oldest(&mut self, keep: usize, gap: impl Fn(&Topic) -> Bytes) -> bool {
+    /// its place, unless one does already. Answers whether there was any, and it could be said.
+    pub(crate) fn drop_oldest(
+        &mut self,
+        keep: usize,
+        gap: impl Fn(&Topic) -> Option<Bytes>,
+    ) -> bool {
         let oldest = self.tags.iter().skip(keep).position(
             |tag| matches!(tag, Some(Tag::Droppable(of)) if of.policy != SlowPolicy::KeepLatest),
         );
@@ -146,7 +150,7 @@ impl Queue {
         if is_told {
             self.remove(at);
         } else {
-            let gap = gap(&of.topic);
+            let Some(gap) = gap(&of.topic) else { return false };
             self.bytes = self.bytes + gap.len() - self.frames[at].len();
             self.frames[at] = gap;
             self.tags[at] = Some(Tag::Gap(of));

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::handler::Context;
 use super::observer::Event;
-use super::routed::Receiver;
+use super::routed::{Receiver, framed_or_gap};
 use super::slot::{Floors, Overflown, gap_of};
 use super::spawn::jitter;
 use crate::{BusError, EpochChanged, Framing, HistoryPage, Outgoing, Replay, Resume, Topic};
@@ -43,35 +43,38 @@ impl Replaying {
         self.resume.remove(topic);
     }
 
-    /// The next frames, about [`BATCH`] bytes and never more than the outbox takes; none while something has to be
-    /// read first.
+    /// The next frames, about [`BATCH`] bytes and never more than the outbox takes; empty while something has to be
+    /// read first, `None` when the transport cannot frame what it is.
     pub(crate) fn frames(
         &mut self,
         context: &Context,
         who: &Receiver,
         framing: Framing,
-    ) -> Vec<Bytes> {
+    ) -> Option<Vec<Bytes>> {
         let batch = BATCH.min(context.hub.0.limits.outbox_bytes / 2);
         let (mut frames, mut bytes) = (Vec::new(), 0);
+        let observer = &context.hub.0.observer;
         while bytes < batch
             && let Some(replay) = self.resume.take()
         {
-            let message = match replay {
+            let (topic, message) = match replay {
                 Replay::Gap(topic, reason) => {
-                    context.hub.0.observer.on(Event::Gap { reason, connections: 1 });
-                    gap_of(&topic, reason)
+                    observer.on(Event::Gap { reason, connections: 1 });
+                    let gap = gap_of(&topic, reason);
+                    (topic, gap)
                 }
                 Replay::Deliver(delivery, _) if !who.gets(delivery.except.as_ref()) => continue,
                 Replay::Deliver(delivery, marks) => {
                     let room = delivery.topic.as_room().cloned();
-                    context.with_cursor(Outgoing::event(delivery.message, room), &marks)
+                    let event = Outgoing::event(delivery.message, room);
+                    (delivery.topic, context.with_cursor(event, &marks))
                 }
             };
-            let frame = (framing.encode)(&message);
+            let frame = framed_or_gap(framing, &message, &topic, observer)?;
             bytes += frame.len();
             frames.push(frame);
         }
-        frames
+        Some(frames)
     }
 
     /// Goes on; to be called when there are no frames. Ready with what [`done`](Self::done) takes.

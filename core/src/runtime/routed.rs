@@ -1,13 +1,16 @@
 //! A delivery on its way to its receivers: framed at most once per framing, with the cursor that goes with it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::observer::{Event, Observing};
 use super::queue::Droppable;
+use super::slot::gap_of;
 use crate::{
-    ClientId, CursorKey, Delivery, Except, Framing, Mark, Outgoing, Position, SlowPolicy, TenantId,
-    Topic, UserId,
+    ClientId, CursorKey, Delivery, Except, Framing, GapReason, Mark, Outgoing, Position,
+    SlowPolicy, TenantId, Topic, UserId,
 };
 
 pub(crate) struct Routed {
@@ -20,7 +23,8 @@ pub(crate) struct Routed {
     pub(crate) droppable: Option<Arc<Droppable>>,
     /// Only for those who asked who comes and goes.
     pub(crate) is_presence: bool,
-    frames: [OnceLock<Bytes>; MAX_FRAMINGS],
+    /// `None` where it could not be framed, nor a gap in its place.
+    frames: [OnceLock<Option<Bytes>>; MAX_FRAMINGS],
     /// What it costs while it waits, in bytes.
     pub(crate) cost: usize,
 }
@@ -63,8 +67,9 @@ impl Routed {
         Self { topic, except, message, place, droppable, is_presence, frames, cost }
     }
 
-    pub(crate) fn frame(&self, framing: NumberedFraming) -> Bytes {
-        let encode = || (framing.framing.encode)(&self.message);
+    /// Its frame, as [`framed_or_gap`].
+    pub(crate) fn frame(&self, framing: NumberedFraming, observer: &Observing) -> Option<Bytes> {
+        let encode = || framed_or_gap(framing.framing, &self.message, &self.topic, observer);
         match self.frames.get(framing.number) {
             Some(frame) => frame.get_or_init(encode).clone(),
             None => encode(),
@@ -75,6 +80,26 @@ impl Routed {
     pub(crate) fn is_for(&self, who: &Receiver) -> bool {
         who.gets(self.except.as_ref())
     }
+}
+
+/// What a transport makes of a message; `None` when it panics.
+pub(crate) fn framed(framing: Framing, message: &Outgoing, observer: &Observing) -> Option<Bytes> {
+    let frame = catch_unwind(AssertUnwindSafe(|| (framing.encode)(message))).ok();
+    if frame.is_none() {
+        observer.on(Event::Panicked);
+    }
+    frame
+}
+
+/// The same of a message of a topic, with a gap in the place of what cannot be framed.
+pub(crate) fn framed_or_gap(
+    framing: Framing,
+    message: &Outgoing,
+    topic: &Topic,
+    observer: &Observing,
+) -> Option<Bytes> {
+    framed(framing, message, observer)
+        .or_else(|| framed(framing, &gap_of(topic, GapReason::Outage), observer))
 }
 
 /// Who receives, as exclusions see it.

@@ -20,7 +20,7 @@ use super::observer::{Event, Observing, SlowBound};
 use super::operations::{Done, handle, join, leave, refill, renew, welcome};
 use super::outbox::{Flushed, Outbox};
 use super::replay::{Replaying, Step};
-use super::routed::Receiver;
+use super::routed::{Receiver, framed};
 use super::shard::ShardHandle;
 use super::types::ConnectOptions;
 use crate::session::{Effect, Input, Operation, Outcome, Session};
@@ -201,7 +201,11 @@ impl<'a, R: FrameReader> Connection<'a, R> {
     fn replay_more(&mut self) -> bool {
         let Attachment { context, who, info, outbox, .. } = &*self.attachment;
         let Some(replay) = &mut self.replay else { return false };
-        let frames = replay.frames(context, who, info.framing);
+        let Some(frames) = replay.frames(context, who, info.framing) else {
+            self.replay = None;
+            outbox.end(CloseReason::INTERNAL);
+            return true;
+        };
         let any = !frames.is_empty();
         outbox.push(frames);
         any
@@ -341,8 +345,11 @@ impl<'a, R: FrameReader> Connection<'a, R> {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send(message) => {
-                    let frame = (self.attachment.info.framing.encode)(&message);
-                    self.attachment.outbox.push([frame]);
+                    let Attachment { info, outbox, context, .. } = &*self.attachment;
+                    match framed(info.framing, &message, &context.hub.0.observer) {
+                        Some(frame) => outbox.push([frame]),
+                        None => outbox.end(CloseReason::INTERNAL),
+                    }
                 }
                 Effect::Start(operation) => self.operation = Some(self.start(operation)),
                 Effect::Verdict(verdict) => {

@@ -5,8 +5,8 @@
 //! passes, since this task alone changes it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -169,6 +169,11 @@ impl Members {
         slots.len()
     }
 
+    /// Ends all connections.
+    pub(crate) fn end_all(&self, reason: &CloseReason) {
+        self.router.iter().for_each(|(_, slot)| slot.outbox.end(reason.clone()));
+    }
+
     fn drop_wish(&self, topic: Topic) {
         let _ = self.wishes.send(Wish::Drop { topic, shard: self.shard });
     }
@@ -205,6 +210,10 @@ enum Entry {
 #[derive(Default)]
 pub(super) struct Inbox {
     entries: Mutex<Vec<Entry>>,
+    /// The node ends: what is in the inbox is the last.
+    ends: AtomicBool,
+    /// Nobody takes anything out any more.
+    gone: AtomicBool,
     /// Questions that change nothing, answered also in the middle of a pass: a client's next message
     /// must not wait until the last one has reached everybody.
     looks: Mutex<Vec<Look>>,
@@ -214,9 +223,22 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Vec<Look>> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be asked under a lock of what is put in.
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
     /// Answers how many there were.
     pub(super) fn answer_looks(&self, members: &Members) -> usize {
-        let looks = std::mem::take(&mut *self.looks.lock().unwrap_or_else(PoisonError::into_inner));
+        let looks = std::mem::take(&mut *self.looks());
         let many = looks.len();
         for look in looks {
             look(members);
@@ -267,8 +289,7 @@ impl ShardHandle {
         let look: Look = Box::new(move |members| {
             let _ = answer.send(look(members));
         });
-        self.0.looks.lock().unwrap_or_else(PoisonError::into_inner).push(look);
-        self.0.filled.notify_one();
+        self.put_look(look);
         answered.await.ok()
     }
 
@@ -292,13 +313,36 @@ impl ShardHandle {
 
     /// Waits until fewer than `bytes` are in the inbox.
     pub(crate) async fn below(&self, bytes: usize) {
-        while self.0.bytes.load(Ordering::Relaxed) > bytes {
+        while self.0.bytes.load(Ordering::Relaxed) > bytes && !self.0.is_gone() {
             self.0.drained.notified().await;
         }
     }
 
+    /// Lets the shard end once it has done what is in its inbox.
+    pub(crate) fn end(&self) {
+        self.0.ends.store(true, Ordering::Release);
+        self.0.filled.notify_one();
+    }
+
+    /// Ends all connections of the shard.
+    pub(crate) fn end_all(&self, reason: CloseReason) {
+        self.run(move |members| members.end_all(&reason));
+    }
+
+    fn put_look(&self, look: Look) {
+        let mut looks = self.0.looks();
+        if !self.0.is_gone() {
+            looks.push(look);
+            drop(looks);
+            self.0.filled.notify_one();
+        }
+    }
+
     fn put(&self, entry: Entry) {
-        let mut entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.0.entries();
+        if self.0.is_gone() {
+            return;
+        }
         entries.push(entry);
         let first = entries.len() == 1;
         drop(entries);
@@ -333,7 +377,7 @@ impl Shard {
         ShardHandle(self.inbox.clone())
     }
 
-    /// Runs for as long as the process.
+    /// Runs until the node is dropped.
     pub(crate) async fn run(mut self) {
         let tick = (self.members.heartbeat / 8).clamp(SHORTEST_TICK, LONGEST_TICK);
         let mut ticks = tokio::time::interval(tick);
@@ -342,7 +386,12 @@ impl Shard {
             tokio::select! {
                 () = self.inbox.filled.notified() => {
                     self.gather().await;
+                    // Asked first, so that what was put in before is done.
+                    let ends = self.inbox.ends.load(Ordering::Acquire);
                     self.drain().await;
+                    if ends {
+                        return;
+                    }
                 }
                 _ = ticks.tick() => self.members.sweep(clock::monotonic()),
             }
@@ -355,7 +404,7 @@ impl Shard {
         let (mut had, mut quiet) = (0, 0);
         for _ in 0..MOST_TURNS {
             let looks = self.inbox.answer_looks(&self.members);
-            let has = self.inbox.entries.lock().unwrap_or_else(PoisonError::into_inner).len();
+            let has = self.inbox.entries().len();
             quiet = if looks > 0 || has > had { 0 } else { quiet + 1 };
             if quiet == QUIET_TURNS {
                 return;
@@ -367,8 +416,7 @@ impl Shard {
 
     async fn drain(&mut self) {
         self.inbox.answer_looks(&self.members);
-        let entries =
-            std::mem::take(&mut *self.inbox.entries.lock().unwrap_or_else(PoisonError::into_inner));
+        let entries = std::mem::take(&mut *self.inbox.entries());
         let mut deliveries = Vec::new();
         for entry in entries {
             match entry {
@@ -400,6 +448,19 @@ impl Shard {
         self.inbox.drained.notify_waiters();
         self.inbox.drained.notify_one();
         deliveries.clear();
+    }
+}
+
+/// Also when the shard panics: whoever asks it is answered that it is gone, and its connections end.
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.inbox.gone.store(true, Ordering::Release);
+        // Dropped outside of the locks: what is in them may hold a node.
+        let entries = std::mem::take(&mut *self.inbox.entries());
+        let looks = std::mem::take(&mut *self.inbox.looks());
+        drop((entries, looks));
+        self.inbox.drained.notify_one();
+        self.members.end_all(&CloseReason::INTERNAL);
     }
 }
 

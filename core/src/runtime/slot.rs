@@ -7,8 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::observer::{Event, Observing};
 use super::outbox::Outbox;
-use super::routed::{NumberedFraming, Place, Receiver, Routed};
+use super::routed::{NumberedFraming, Place, Receiver, Routed, framed};
 use super::sabotage;
 use crate::{CloseReason, GapReason, Mark, Outgoing, Position, Scope, Topic, TransportInfo};
 
@@ -17,6 +20,7 @@ pub(crate) struct Slot {
     pub(crate) who: Receiver,
     pub(crate) framing: NumberedFraming,
     pub(crate) transport: &'static str,
+    observer: Observing,
     answers_heartbeats: bool,
     /// Which deliveries of the pass under way are for it.
     pub(crate) pending: Vec<u32>,
@@ -65,6 +69,7 @@ impl Slot {
         who: Receiver,
         info: &TransportInfo,
         number: usize,
+        observer: Observing,
     ) -> Self {
         let framing = NumberedFraming { framing: info.framing, number };
         let (transport, answers_heartbeats) = (info.name, info.answers_heartbeats);
@@ -73,6 +78,7 @@ impl Slot {
             who,
             framing,
             transport,
+            observer,
             answers_heartbeats,
             pending: Vec::new(),
             next_ping: Duration::MAX,
@@ -87,7 +93,25 @@ impl Slot {
         if matches!(&self.flow, Flow::Held(held) if !held.opened) {
             return;
         }
-        self.outbox.push(messages.into_iter().map(|m| (self.framing.framing.encode)(m)));
+        let framing = self.framing.framing;
+        self.push_frames(messages.into_iter().map(|m| framed(framing, m, &self.observer)));
+    }
+
+    /// Sends deliveries as they are.
+    pub(crate) fn push<'a>(&self, routed: impl IntoIterator<Item = &'a Arc<Routed>>) {
+        self.push_frames(routed.into_iter().map(|r| r.frame(self.framing, &self.observer)));
+    }
+
+    /// What its transport cannot frame ends the connection.
+    fn push_frames(&self, frames: impl Iterator<Item = Option<Bytes>>) {
+        let mut failed = false;
+        self.outbox.push(frames.map_while(|frame| {
+            failed = frame.is_none();
+            frame
+        }));
+        if failed {
+            self.outbox.end(CloseReason::INTERNAL);
+        }
     }
 
     /// Whether what is dispatched goes straight to it.
@@ -162,11 +186,16 @@ impl Slot {
 
     /// Gives the client a message that it [`admits`](Self::admits), as the topic's policy has it. `before` is the cursor
     /// of who has got everything before this.
-    pub(crate) fn give(&mut self, routed: &Routed, before: &[Mark]) {
-        let frame = routed.frame(self.framing);
-        let Some(droppable) = &routed.droppable else { return self.outbox.push([frame]) };
-        let encode = self.framing.framing.encode;
-        let gap = |topic: &Topic| encode(&gap_of(topic, GapReason::Slow));
+    pub(crate) fn give(&mut self, routed: &Arc<Routed>, before: &[Mark]) {
+        let Some(droppable) = &routed.droppable else { return self.push([routed]) };
+        let Some(frame) = routed.frame(self.framing, &self.observer) else {
+            return self.outbox.end(CloseReason::INTERNAL);
+        };
+        let (framing, observer) = (self.framing.framing, &self.observer);
+        let gap = |topic: &Topic| {
+            observer.on(Event::Gap { reason: GapReason::Slow, connections: 1 });
+            framed(framing, &gap_of(topic, GapReason::Slow), observer)
+        };
         if self.outbox.push_droppable(frame, droppable.clone(), gap).is_err() {
             self.flow =
                 Flow::Held(Box::new(Held { opened: true, overflown: true, ..Held::default() }));
@@ -177,13 +206,13 @@ impl Slot {
     /// What waits and is in no history cannot be read later.
     fn send_what_is_not_kept(&mut self) {
         let Flow::Held(held) = &mut self.flow else { return };
-        for waiting in std::mem::take(&mut held.waiting) {
-            if let Waiting::Message(routed) = waiting
-                && routed.place.is_none()
-                && held.opened
-            {
-                self.outbox.push([routed.frame(self.framing)]);
-            }
+        let waiting = std::mem::take(&mut held.waiting);
+        if held.opened {
+            let messages = waiting.iter().filter_map(|waiting| match waiting {
+                Waiting::Message(routed) if routed.place.is_none() => Some(routed),
+                _ => None,
+            });
+            self.push(messages);
         }
     }
 
@@ -222,7 +251,7 @@ impl Slot {
                 Waiting::Gap(topic, reason, epoch) => self.gap(&topic, reason, epoch),
                 Waiting::Message(routed) => {
                     if self.admits(&routed) {
-                        self.outbox.push([routed.frame(self.framing)]);
+                        self.push([&routed]);
                     }
                 }
             }
@@ -251,7 +280,7 @@ impl Slot {
         if self.answers_heartbeats && self.pinged_at.is_some_and(|at| heard < at) {
             return self.outbox.end(CloseReason::NO_SIGN_OF_LIFE);
         }
-        self.outbox.push([bytes::Bytes::from_static(self.framing.framing.heartbeat)]);
+        self.outbox.push([Bytes::from_static(self.framing.framing.heartbeat)]);
         (self.pinged_at, self.next_ping) =
             (Some(now), self.next_ping.max(now.saturating_sub(heartbeat)) + heartbeat);
     }

@@ -2,13 +2,29 @@
 #![expect(clippy::disallowed_methods, reason = "this is where tasks are spawned")]
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use crate::ClientId;
 
 /// Runs a future on the current tokio runtime until it ends.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
+}
+
+/// The same for a future on which others depend: when it panics, `panicked` is called.
+pub(crate) fn supervise(
+    future: impl Future<Output = ()> + Send + 'static,
+    panicked: impl FnOnce() + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let ended = AssertUnwindSafe(future).catch_unwind().await;
+        if ended.is_err() {
+            panicked();
+        }
+    });
 }
 
 /// A new client id, unguessable.

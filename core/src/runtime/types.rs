@@ -27,6 +27,9 @@ pub enum AttachError {
     /// More come than `accept_rate` allows: 503 or 1013.
     #[error("too many new connections")]
     Full,
+    /// The server's fault, a panic: 1011.
+    #[error("internal error")]
+    Internal,
     /// The node is going away: 1012.
     #[error("the node is going away")]
     Draining,
@@ -38,6 +41,7 @@ impl AttachError {
         match self {
             Self::TooMany => CloseReason::TOO_MANY_CONNECTIONS,
             Self::BusAway | Self::Full => CloseReason::TRY_AGAIN_LATER,
+            Self::Internal => CloseReason::INTERNAL,
             Self::Draining => CloseReason::RESTART,
         }
     }
