@@ -32,6 +32,11 @@ pub(crate) struct Opened {
     pub(crate) driver: Task,
 }
 
+/// A connection's bytes: TCP, TLS or a Unix socket.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 /// What is called with everything that Redis sends unasked; it must not wait.
 pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
@@ -102,7 +107,19 @@ impl Opener {
         login: &Login,
         on_push: Option<OnPush>,
     ) -> Result<Opened, Failure> {
-        let opening = self.open_now(address, login, on_push);
+        self.in_time(address, async {
+            let stream = self.stream(address).await?;
+            self.speak(address, login, stream, on_push).await
+        })
+        .await
+    }
+
+    /// What opens a connection, or the failure of a server that does not answer.
+    pub(crate) async fn in_time<T>(
+        &self,
+        address: &Address,
+        opening: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         timeout(self.config.connect_timeout, opening).await.map_err(|_| {
             Failure::away(format!(
                 "{address} does not answer (it hangs, or the network drops what is sent)"
@@ -110,42 +127,31 @@ impl Opener {
         })?
     }
 
-    async fn open_now(
-        &self,
-        address: &Address,
-        login: &Login,
-        on_push: Option<OnPush>,
-    ) -> Result<Opened, Failure> {
+    /// Connects, and says nothing yet.
+    pub(crate) async fn stream(&self, address: &Address) -> Result<Box<dyn Stream>, Failure> {
         let failed = |error: io::Error| Failure::away(format!("{address}: {error}"));
         match address {
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
                 tune(&stream).map_err(failed)?;
                 match &self.tls {
-                    Some(tls) => {
-                        let stream = tls.connect(host, stream).await.map_err(failed)?;
-                        self.speak(address, login, stream, on_push).await
-                    }
-                    None => self.speak(address, login, stream, on_push).await,
+                    Some(tls) => Ok(Box::new(tls.connect(host, stream).await.map_err(failed)?)),
+                    None => Ok(Box::new(stream)),
                 }
             }
             Address::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(failed)?;
-                self.speak(address, login, stream, on_push).await
+                Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?))
             }
         }
     }
 
-    async fn speak<S>(
+    async fn speak(
         &self,
         address: &Address,
         login: &Login,
-        stream: S,
+        stream: Box<dyn Stream>,
         on_push: Option<OnPush>,
-    ) -> Result<Opened, Failure>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<Opened, Failure> {
         let mut info = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_db(login.database.into());

@@ -1,6 +1,6 @@
 //! What goes wrong with a Redis, told apart.
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerError};
 use tidings_core::BusError;
 
 /// Which kind of failure it is.
@@ -41,6 +41,11 @@ impl Failure {
         Self::new(Fault::TimedOut, "no answer in time")
     }
 
+    /// For the whole of its time a slot was not where it was looked for.
+    pub(crate) fn moving() -> Self {
+        Self::new(Fault::Moved, advice(Fault::Moved))
+    }
+
     /// What Redis answered, in its own words: `CODE detail`.
     pub(crate) fn told(text: &str) -> Self {
         let code = text.split(' ').next().unwrap_or_default();
@@ -51,6 +56,11 @@ impl Failure {
             fault_of(code)
         };
         Self::new(fault, format!("{text} ({})", advice(fault)))
+    }
+
+    /// An error that Redis answered.
+    pub(crate) fn answered(error: &ServerError) -> Self {
+        Self::told(format!("{} {}", error.code(), error.details().unwrap_or_default()).trim_end())
     }
 
     /// What it is for those whose commands were never sent.
@@ -109,14 +119,6 @@ impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
         if error.is_timeout() {
             return Self::timed_out();
-        }
-        // A transaction was refused because one of its commands was.
-        if error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort)
-            && let Some(errors) = error.clone().into_server_errors()
-            && let Some((_, why)) = errors.first()
-        {
-            let detail = why.details().unwrap_or_default();
-            return Self::told(&format!("{} {detail}", why.code()));
         }
         match (error.code(), error.kind()) {
             (Some(code), _) => {

@@ -49,8 +49,8 @@ impl Body {
     }
 }
 
-/// What is published of a publication: all but its topic, retention and idempotency key.
-pub(crate) fn encode(publication: &Publication) -> Vec<u8> {
+/// Appends what is published of a publication: all but its topic, retention and idempotency key.
+pub(crate) fn encode(publication: &Publication, bytes: &mut Vec<u8>) {
     let message = &publication.message;
     let client = match &publication.except {
         Some(Except::Client(client)) => Some(client.to_string().into()),
@@ -71,13 +71,11 @@ pub(crate) fn encode(publication: &Publication) -> Vec<u8> {
         except_user: user,
         conflate: publication.conflation_key.as_deref().map(Cow::from),
     };
-    let mut bytes = Vec::with_capacity(64 + message.len());
-    serde_json::to_writer(&mut bytes, &header).expect("strings and a vector do not fail");
+    serde_json::to_writer(&mut *bytes, &header).expect("strings and a vector do not fail");
     bytes.push(b'\n');
     if let Some(payload) = &message.payload {
         bytes.extend_from_slice(payload.bytes());
     }
-    bytes
 }
 
 /// Reads what came out of a channel; `None` when it is not a message.
@@ -204,7 +202,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_publication_reads_back(publication in publication()) {
-            let read = decode(lobby(), encode(&publication).into());
+            let mut bytes = Vec::new();
+            encode(&publication, &mut bytes);
+            let read = decode(lobby(), bytes.into());
             prop_assert_eq!(read, Some(Delivery::of(&publication)));
         }
 

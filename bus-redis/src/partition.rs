@@ -3,16 +3,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Pipeline, Value};
+use redis::Value;
 use tidings_core::Topic;
 use tokio::time::{sleep, timeout};
 
 use crate::RedisConfig;
 use crate::fault::{Failure, Fault};
+use crate::resp::Commands;
 use crate::script::Script;
 use crate::server::{Server, Session};
 use crate::spawn::random;
-use crate::spelling::{escape, spell};
+use crate::spelling::{escape, spell, spell_into};
 use crate::topology::Topology;
 
 /// A unit of order. All its keys and channels begin alike and, in a cluster, live in one slot.
@@ -24,7 +25,7 @@ pub(crate) struct Partition {
     topology: Arc<Topology>,
     seen: Mutex<Seen>,
     pub(crate) record_lifetime_ms: String,
-    deadline: Duration,
+    pub(crate) deadline: Duration,
     /// The secret of the bus, once known; of the first partition only.
     pub(crate) secret: Mutex<Option<[u8; 16]>>,
 }
@@ -33,8 +34,19 @@ pub(crate) struct Partition {
 #[derive(Debug)]
 pub(crate) enum Call {
     Script(&'static Script, Question),
-    /// Commands between `MULTI` and `EXEC`.
-    Transaction(Pipeline),
+    /// Commands from `MULTI` to `EXEC`, beside the publishing script and in order with it.
+    Transaction(Commands),
+    /// The publishing script.
+    Publish(Question),
+}
+
+/// How far a call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It is handed to a connection: it may be done from now on.
+    Sent = 1,
+    /// It was not done, since the slot is moving, and will be sent again.
+    Refused,
 }
 
 /// What a script is asked.
@@ -88,28 +100,40 @@ impl Partition {
         self.call(self.deadline, |session| Call::Script(script, ask(session))).await
     }
 
-    /// Runs commands as one step, likewise.
-    pub(crate) async fn transact(&self, commands: impl Fn() -> Pipeline) -> Result<Value, Failure> {
-        self.call(self.deadline, |_| Call::Transaction(commands())).await
-    }
-
     /// The same within another time, after which the connection is given up.
     pub(crate) async fn call(
         &self,
         patience: Duration,
         ask: impl Fn(&Session) -> Call,
     ) -> Result<Value, Failure> {
-        let mut used = None;
+        self.call_told(patience, ask, |_| ()).await
+    }
+
+    /// The same, and says how far it is.
+    pub(crate) async fn call_told(
+        &self,
+        patience: Duration,
+        ask: impl Fn(&Session) -> Call,
+        told: impl Fn(Step),
+    ) -> Result<Value, Failure> {
+        // What has been sent and not answered.
+        let mut open = None;
+        let mut late = Failure::away("its server is not known, or being connected");
         let attempts = async {
             loop {
                 let (server, session) = self.session().await?;
-                used = Some((server.clone(), session.clone()));
-                let outcome = match ask(&session) {
+                let call = ask(&session);
+                told(Step::Sent);
+                open = Some((server.clone(), session.clone()));
+                let outcome = match call {
                     Call::Script(script, question) => server.run(&session, script, &question).await,
-                    Call::Transaction(commands) => server.transact(&session, &commands).await,
+                    Call::Transaction(commands) => server.transact(&session, commands).await,
+                    Call::Publish(question) => server.publish(&session, &question).await,
                 };
                 match outcome {
                     Err(failure) if failure.fault == Fault::Moved => {
+                        told(Step::Refused);
+                        (open, late) = (None, failure);
                         self.moved();
                         sleep(MOVING).await;
                     }
@@ -120,9 +144,8 @@ impl Partition {
         if let Ok(outcome) = timeout(patience, attempts).await {
             return outcome;
         }
-        if let Some((server, session)) = used {
-            server.suspect(&session, Failure::timed_out());
-        }
+        let Some((server, session)) = open else { return Err(late) };
+        server.suspect(&session, Failure::timed_out());
         Err(Failure::timed_out())
     }
 
@@ -147,6 +170,11 @@ impl Partition {
 
     pub(crate) fn channel(&self, topic: &Topic) -> String {
         self.key("", &spell(topic))
+    }
+
+    pub(crate) fn write_channel(&self, topic: &Topic, text: &mut String) {
+        text.push_str(&self.root);
+        spell_into(topic, text);
     }
 
     /// A name of this partition's.

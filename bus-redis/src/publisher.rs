@@ -4,20 +4,22 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::mem::replace;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tidings_core::{BusError, Publication, Receipt};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::RedisConfig;
 use crate::fault::Failure;
-use crate::partition::Partition;
-use crate::send::send;
-use crate::spawn::Task;
+use crate::partition::{Partition, Step};
+use crate::resp::Commands;
+use crate::send::{pass, send};
+use crate::spawn::{Task, now};
 use crate::stats::Counters;
 
 /// Publishes in one partition.
@@ -36,17 +38,38 @@ struct Shared {
     filled: Notify,
 }
 
-/// What one caller published together.
+/// What one caller published together, of a size for one call.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) publications: Vec<Publication>,
+    /// The commands that publish it, where nothing of it is kept: made by the caller, so that callers share the work.
+    pub(crate) passing: Option<Commands>,
     answer: oneshot::Sender<Vec<Answer>>,
-    /// Set when it is handed to a connection: from then on it may have been done.
-    sent: Arc<AtomicBool>,
+    pub(crate) progress: Arc<Progress>,
     _reserved: Reserved,
 }
 
+/// How far a job is, for a caller whose time is over.
+#[derive(Debug, Default)]
+pub(crate) struct Progress(AtomicU8);
+
+impl Progress {
+    pub(crate) fn reached(&self, step: Step) {
+        self.0.store(step as u8, Ordering::Release);
+    }
+
+    fn late(&self) -> Failure {
+        match self.0.load(Ordering::Acquire) {
+            step if step == Step::Sent as u8 => Failure::timed_out(),
+            step if step == Step::Refused as u8 => Failure::moving(),
+            _ => Failure::away("too much was to be published before it"),
+        }
+    }
+}
+
 pub(crate) type Answer = Result<Receipt, Failure>;
+
+type Queued = (oneshot::Receiver<Vec<Answer>>, Arc<Progress>);
 
 /// Bytes that wait, taken off the account when they no longer do.
 #[derive(Debug)]
@@ -76,14 +99,16 @@ impl Publisher {
     /// One answer for each, in order, within the deadline.
     pub(crate) async fn publish(
         &self,
-        publications: Vec<Publication>,
+        mut publications: Vec<Publication>,
     ) -> Vec<Result<Receipt, BusError>> {
-        let count = publications.len();
-        let answers = match timeout(self.shared.config.deadline, self.answered(publications)).await
-        {
-            Ok(answers) => answers,
-            Err(_) => vec![Err(Failure::timed_out()); count],
-        };
+        let until = now() + self.shared.config.deadline;
+        let mut answers = Vec::new();
+        // What is too much for one call goes in several, one after the other: so it stays in order whatever happens.
+        while !publications.is_empty() {
+            let rest = publications.split_off(fitting(&publications));
+            let part = replace(&mut publications, rest);
+            answers.extend(self.shared.answers(part, until).await);
+        }
         let counters = &self.shared.counters;
         let told = |answer: Answer| {
             answer.map_err(|failure| {
@@ -93,36 +118,24 @@ impl Publisher {
         };
         answers.into_iter().map(told).collect()
     }
-
-    async fn answered(&self, publications: Vec<Publication>) -> Vec<Answer> {
-        // While the server is away nothing is queued for it.
-        if let Err(failure) = self.shared.partition.server().await.and_then(|s| s.check()) {
-            return vec![Err(failure); publications.len()];
-        }
-        let mut waiting = Vec::new();
-        for publications in chunks(publications) {
-            let count = publications.len();
-            waiting.push((count, self.shared.enqueue(publications)));
-        }
-        let mut answers = Vec::new();
-        for (count, queued) in waiting {
-            match queued {
-                Ok((answer, sent)) => answers.extend(answer.await.unwrap_or_else(|_| {
-                    let done = sent.load(Ordering::Acquire);
-                    let failure =
-                        if done { Failure::timed_out() } else { Failure::away("it was not sent") };
-                    vec![Err(failure); count]
-                })),
-                Err(failure) => answers.extend(vec![Err(failure); count]),
-            }
-        }
-        answers
-    }
 }
 
-type Queued = (oneshot::Receiver<Vec<Answer>>, Arc<AtomicBool>);
-
 impl Shared {
+    async fn answers(&self, publications: Vec<Publication>, until: Instant) -> Vec<Answer> {
+        let count = publications.len();
+        let outcome = async {
+            // While the server is away nothing is queued for it.
+            let server = timeout_at(until, self.partition.server()).await;
+            server.map_err(|_| Failure::away("it is not known where the partition is"))??.check()?;
+            let (answer, progress) = self.enqueue(publications)?;
+            match timeout_at(until, answer).await {
+                Ok(Ok(answers)) => Ok(answers),
+                _ => Err(progress.late()),
+            }
+        };
+        outcome.await.unwrap_or_else(|failure: Failure| vec![Err(failure); count])
+    }
+
     fn enqueue(&self, publications: Vec<Publication>) -> Result<Queued, Failure> {
         let bytes = publications.iter().map(cost).sum();
         let before = self.counters.publish_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -132,12 +145,14 @@ impl Shared {
                 "{before} bytes of publications are waiting already"
             )));
         }
+        let passing = pass(&self.partition, &publications);
         let (answer, answered) = oneshot::channel();
-        let sent = Arc::new(AtomicBool::new(false));
-        let job = Job { publications, answer, sent: sent.clone(), _reserved: reserved };
+        let progress = Arc::<Progress>::default();
+        let queued = (answered, progress.clone());
+        let job = Job { publications, passing, answer, progress, _reserved: reserved };
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
         self.filled.notify_one();
-        Ok((answered, sent))
+        Ok(queued)
     }
 
     /// The next jobs that fit into one call; those that nobody waits for any more are dropped.
@@ -190,9 +205,7 @@ async fn next_jobs(shared: &Shared) -> Vec<Job> {
 }
 
 async fn carry_out(shared: Arc<Shared>, jobs: Vec<Job>) {
-    jobs.iter().for_each(|job| job.sent.store(true, Ordering::Release));
-    let publications = jobs.iter().flat_map(|job| &job.publications).collect::<Vec<_>>();
-    let answers = send(&shared.partition, &publications).await;
+    let answers = send(&shared.partition, &jobs).await;
     let mut answers = answers.into_iter();
     for job in jobs {
         let own = answers.by_ref().take(job.publications.len()).collect();
@@ -201,20 +214,14 @@ async fn carry_out(shared: Arc<Shared>, jobs: Vec<Job>) {
     }
 }
 
-/// Splits what is too much for one call.
-fn chunks(publications: Vec<Publication>) -> Vec<Vec<Publication>> {
-    let (mut chunks, mut bytes) = (vec![Vec::new()], 0);
-    for publication in publications {
-        let chunk = chunks.last_mut().expect("there is one from the start");
-        bytes += cost(&publication);
-        if !chunk.is_empty() && (chunk.len() >= CALL_COUNT || bytes > CALL_BYTES) {
-            bytes = cost(&publication);
-            chunks.push(vec![publication]);
-        } else {
-            chunk.push(publication);
-        }
-    }
-    chunks
+/// How many of the first go into one call; at least one.
+fn fitting(publications: &[Publication]) -> usize {
+    let mut bytes = 0;
+    let fits = |publication: &&Publication| {
+        bytes += cost(publication);
+        bytes <= CALL_BYTES
+    };
+    publications.iter().take(CALL_COUNT).take_while(fits).count().max(1)
 }
 
 fn cost(publication: &Publication) -> usize {

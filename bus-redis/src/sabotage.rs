@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::message::encode;
 use crate::partition::{Partition, Question};
-use crate::publisher::Answer;
+use crate::publisher::{Answer, Job};
 use crate::script::PUBLISH;
 use crate::send::call;
 use crate::spawn::jitter;
@@ -20,9 +20,13 @@ pub(crate) fn in_two_steps() -> bool {
 }
 
 /// Keeps the messages and gives them their offsets, and only some time later tells anybody.
-pub(crate) async fn send(partition: &Partition, publications: &[&Publication]) -> Vec<Answer> {
+pub(crate) async fn send(
+    partition: &Partition,
+    jobs: &[Job],
+    publications: &[&Publication],
+) -> Vec<Answer> {
     let nowhere = partition.key("nowhere", "");
-    let answers = call(partition, publications, |_| nowhere.clone()).await;
+    let answers = call(partition, jobs, publications, |_| nowhere.clone()).await;
     sleep(jitter(PAUSE)).await;
     for (publication, answer) in publications.iter().zip(&answers) {
         if let Ok(receipt) = answer {
@@ -43,7 +47,9 @@ pub(crate) async fn send(partition: &Partition, publications: &[&Publication]) -
 /// What listeners of a kept message are told.
 fn message(publication: &Publication, receipt: &Receipt) -> Vec<u8> {
     let place = receipt.position.map(|p| format!("{} {} {}\n", p.offset, p.clock, p.epoch));
-    [place.unwrap_or_default().into_bytes(), encode(publication)].concat()
+    let mut bytes = place.unwrap_or_default().into_bytes();
+    encode(publication, &mut bytes);
+    bytes
 }
 
 const PAUSE: Duration = Duration::from_millis(40);

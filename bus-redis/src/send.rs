@@ -1,41 +1,55 @@
 //! One call of the publishing script: what it is told, and what it answers.
 
-use redis::{Pipeline, Value};
+use std::slice;
+
+use redis::Value;
 use tidings_core::{IDEMPOTENCY_WINDOW, Position, Publication, Receipt};
 
 use crate::fault::{Failure, Fault};
 use crate::message::encode;
-use crate::partition::{Partition, Question};
-use crate::publisher::Answer;
+use crate::partition::{Call, Partition, Question};
+use crate::publisher::{Answer, Job};
+use crate::resp::Commands;
 use crate::sabotage;
-use crate::script::PUBLISH;
 use crate::server::Session;
 use crate::spelling::spell;
 
 /// Publishes in order; one answer each.
-pub(crate) async fn send(partition: &Partition, publications: &[&Publication]) -> Vec<Answer> {
-    let passing = |p: &&Publication| p.retention.is_none() && p.idempotency_key.is_none();
-    if publications.iter().all(passing) {
-        match pass(partition, publications).await {
+pub(crate) async fn send(partition: &Partition, jobs: &[Job]) -> Vec<Answer> {
+    let passing: Option<Vec<_>> = jobs.iter().map(|job| job.passing.as_ref()).collect();
+    if let Some(passing) = passing {
+        match transact(partition, jobs, &passing).await {
             // A Redis that is full takes no transaction. The script does with what it has.
             Err(failure) if failure.fault == Fault::OutOfMemory => {}
-            answers => return each(answers, publications.len()),
+            // Nothing was done, because of one of them: the others are not to suffer for it.
+            Err(failure) if failure.fault == Fault::NoPermission && jobs.len() > 1 => {
+                let mut answers = Vec::new();
+                for (job, passing) in jobs.iter().zip(passing) {
+                    let alone = transact(partition, slice::from_ref(job), &[passing]).await;
+                    answers.extend(each(alone, job.publications.len()));
+                }
+                return answers;
+            }
+            answers => return each(answers, jobs.iter().map(|job| job.publications.len()).sum()),
         }
     }
+    let publications: Vec<_> = jobs.iter().flat_map(|job| &job.publications).collect();
     if sabotage::in_two_steps() {
-        return sabotage::send(partition, publications).await;
+        return sabotage::send(partition, jobs, &publications).await;
     }
-    call(partition, publications, |publication| partition.channel(&publication.topic)).await
+    let channel = |publication: &Publication| partition.channel(&publication.topic);
+    call(partition, jobs, &publications, channel).await
 }
 
-/// One call of the script, with the channel of each publication.
+/// One call of the script for these jobs, with the channel of each publication.
 pub(crate) async fn call(
     partition: &Partition,
+    jobs: &[Job],
     publications: &[&Publication],
     channel: impl Fn(&Publication) -> String,
 ) -> Vec<Answer> {
-    let asked =
-        partition.run(&PUBLISH, |session| question(partition, session, publications, &channel));
+    let ask = |session: &Session| question(partition, session, publications, &channel);
+    let asked = publish(partition, jobs, |session| Call::Publish(ask(session)));
     let answers = asked.await.and_then(|value| match value {
         Value::Array(values) => Ok(values.iter().map(|value| answer(partition, value)).collect()),
         _ => Err(unexpected()),
@@ -43,20 +57,40 @@ pub(crate) async fn call(
     each(answers, publications.len())
 }
 
+/// The commands that publish what nobody keeps and what has no idempotency key; `None` when one is otherwise.
+pub(crate) fn pass(partition: &Partition, publications: &[Publication]) -> Option<Commands> {
+    let passing = |p: &Publication| p.retention.is_none() && p.idempotency_key.is_none();
+    if !publications.iter().all(passing) {
+        return None;
+    }
+    let bytes = publications.iter().map(|p| p.message.len() + ENVELOPE).sum();
+    let mut commands = Commands::with_capacity(bytes);
+    let publish = partition.publish_command().as_bytes();
+    let (mut channel, mut message) = (String::new(), Vec::new());
+    for publication in publications {
+        channel.clear();
+        message.clear();
+        partition.write_channel(&publication.topic, &mut channel);
+        encode(publication, &mut message);
+        commands.add([publish, channel.as_bytes(), &message]);
+    }
+    Some(commands)
+}
+
 /// Publishes what is not kept: a transaction costs Redis half of what a script does. Its first command is the write
 /// that a replica refuses, and with it the whole.
-async fn pass(
+async fn transact(
     partition: &Partition,
-    publications: &[&Publication],
+    jobs: &[Job],
+    passing: &[&Commands],
 ) -> Result<Vec<Answer>, Failure> {
-    let asked = partition.transact(|| {
-        let mut commands = Pipeline::with_capacity(publications.len() + 1);
-        commands.atomic().cmd("PERSIST").arg(partition.state_key());
-        for publication in publications {
-            let channel = partition.channel(&publication.topic);
-            commands.cmd(partition.publish_command()).arg(channel).arg(encode(publication));
-        }
-        commands
+    let asked = publish(partition, jobs, |_| {
+        let mut commands = Commands::default();
+        commands.add([b"MULTI"]);
+        commands.add([b"PERSIST", partition.state_key().as_bytes()]);
+        passing.iter().for_each(|passing| commands.append(passing));
+        commands.add([b"EXEC"]);
+        Call::Transaction(commands)
     });
     match asked.await? {
         Value::Array(values) => {
@@ -64,6 +98,16 @@ async fn pass(
         }
         _ => Err(unexpected()),
     }
+}
+
+/// Keeps the jobs told of how far they are.
+async fn publish(
+    partition: &Partition,
+    jobs: &[Job],
+    ask: impl Fn(&Session) -> Call,
+) -> Result<Value, Failure> {
+    let told = |step| jobs.iter().for_each(|job| job.progress.reached(step));
+    partition.call_told(partition.deadline, ask, told).await
 }
 
 /// An answer for each, whatever came.
@@ -98,7 +142,9 @@ fn question(
             format!("{} {age}", kept.count)
         });
         arguments.push(channel(publication).into());
-        arguments.push(encode(publication));
+        let mut message = Vec::with_capacity(publication.message.len() + ENVELOPE);
+        encode(publication, &mut message);
+        arguments.push(message);
         arguments.push(retention.unwrap_or_default().into());
         arguments.push(if key.is_some() { b"1".to_vec() } else { Vec::new() });
     }
@@ -108,10 +154,7 @@ fn question(
 fn answer(partition: &Partition, value: &Value) -> Answer {
     match value {
         Value::Int(listeners) => Ok(receipt(None, *listeners)),
-        Value::ServerError(error) => {
-            let detail = error.details().unwrap_or_default();
-            Err(Failure::told(&format!("{} {detail}", error.code())))
-        }
+        Value::ServerError(error) => Err(Failure::answered(error)),
         Value::BulkString(text) => Err(Failure::told(&String::from_utf8_lossy(text))),
         Value::Array(parts) => match parts.as_slice() {
             [epoch, offset, clock, Value::Int(listeners), Value::Int(repeat)] => {
@@ -151,3 +194,5 @@ pub(crate) fn unexpected() -> Failure {
 
 /// A century: Lua's numbers are exact up to there and far beyond.
 const LONGEST_AGE_MS: u128 = 100 * 366 * 24 * 3600 * 1000;
+/// Bytes about a payload, roughly: commands, channel and header.
+const ENVELOPE: usize = 160;

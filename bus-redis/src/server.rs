@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::connection::{Opened, Opener};
 use crate::fault::{Failure, Fault};
 use crate::partition::Question;
+use crate::pipe::Pipe;
 use crate::place::Place;
+use crate::resp::Commands;
 use crate::script::{PUBLISH, Script};
 use crate::spawn::{Task, jitter};
 use crate::stats::{Counters, bump};
@@ -45,13 +47,14 @@ enum State {
     Away(Failure),
 }
 
-/// The connection for commands while it lives.
+/// The connections for commands while they live: one for publications, one for all else.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) address: Address,
     /// Which server it is, where the topology may put another in its place.
     pub(crate) identity: Arc<str>,
     redis: MultiplexedConnection,
+    pipe: Pipe,
     number: u64,
 }
 
@@ -157,17 +160,28 @@ impl Server {
         self.judge(session, answer.and_then(Value::extract_error).map_err(Failure::from))
     }
 
-    /// Commands of which either all are done or none; what each answered.
+    /// Commands from `MULTI` to `EXEC`: what each answered, or the first error.
     pub(crate) async fn transact(
         &self,
         session: &Session,
-        commands: &Pipeline,
+        commands: Commands,
     ) -> Result<Value, Failure> {
-        // `MULTI` and each command are answered before `EXEC` is.
-        let skipped = commands.len() + 1;
-        let answer = session.redis.clone().send_packed_commands(commands, skipped, 1).await;
-        let answer = answer.map(|mut answers| answers.pop().unwrap_or_default());
-        self.judge(session, answer.and_then(Value::extract_error).map_err(Failure::from))
+        self.judge(session, session.pipe.ask(commands).await.and_then(told))
+    }
+
+    /// The publishing script, in order with transactions.
+    pub(crate) async fn publish(
+        &self,
+        session: &Session,
+        question: &Question,
+    ) -> Result<Value, Failure> {
+        let answer = match session.pipe.ask(Commands::from(&PUBLISH.by_hash(question))).await {
+            Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
+                session.pipe.ask(Commands::from(&PUBLISH.by_text(question))).await
+            }
+            answer => answer,
+        };
+        self.judge(session, answer.and_then(told))
     }
 
     fn judge<T>(&self, session: &Session, answer: Result<T, Failure>) -> Result<T, Failure> {
@@ -184,17 +198,26 @@ impl Server {
     }
 }
 
+/// An error as a failure.
+pub(crate) fn told(answer: Value) -> Result<Value, Failure> {
+    match answer {
+        Value::ServerError(error) => Err(Failure::answered(&error)),
+        answer => Ok(answer),
+    }
+}
+
 async fn supervise(shared: Arc<Shared>) {
     let mut backoff = FIRST_BACKOFF;
     for number in 1.. {
         match open(&shared, number).await {
-            Ok((session, Opened { redis: _, driver })) => {
+            Ok((session, [commands, publications])) => {
                 backoff = FIRST_BACKOFF;
                 let address = session.address.clone();
                 shared.state.send_replace(State::Up(session));
                 let mut suspected = shared.suspected.subscribe();
                 let state = tokio::select! {
-                    () = driver => State::Connecting,
+                    () = commands => State::Connecting,
+                    () = publications => State::Connecting,
                     () = replaced(&shared, &address) => State::Connecting,
                     why = suspected.wait_for(|suspected| suspected.0 >= number) => {
                         why.map_or(State::Connecting, |why| State::Away(why.1.clone().unsent()))
@@ -229,15 +252,16 @@ async fn replaced(shared: &Shared, address: &Address) {
     }
 }
 
-async fn open(shared: &Shared, number: u64) -> Result<(Session, Opened), Failure> {
+/// The connections, and the tasks that end with them.
+async fn open(shared: &Shared, number: u64) -> Result<(Session, [Task; 2]), Failure> {
     let address = shared.place.find(&shared.opener).await?;
-    let mut opened = shared.opener.open_primary(&address, None).await?;
-    shared.opener.refuse_eviction(&address, &mut opened.redis).await?;
+    let Opened { mut redis, driver } = shared.opener.open_primary(&address, None).await?;
+    shared.opener.refuse_eviction(&address, &mut redis).await?;
     // So that no call of several under way is refused for want of it. Who may not load it runs it by its text.
-    let _ = opened.redis.send_packed_command(&PUBLISH.load()).await;
-    let identity = shared.place.identity(&address, &mut opened.redis).await?;
-    let session = Session { address, identity, redis: opened.redis.clone(), number };
-    Ok((session, opened))
+    let _ = redis.send_packed_command(&PUBLISH.load()).await;
+    let identity = shared.place.identity(&address, &mut redis).await?;
+    let (pipe, publications) = Pipe::open(&shared.opener, &address).await?;
+    Ok((Session { address, identity, redis, pipe, number }, [driver, publications]))
 }
 
 /// The first wait after a failed attempt, about; it doubles up to [`LONGEST_BACKOFF`].

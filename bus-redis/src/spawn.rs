@@ -1,4 +1,4 @@
-//! The one place where this crate spawns and draws random numbers.
+//! The one place where this crate spawns, reads the clock and draws random numbers.
 #![expect(clippy::disallowed_methods, reason = "this is the place")]
 
 use std::future::Future;
@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// A task that ends when it is dropped. As a future it is ready when the task is over.
 #[derive(Debug)]
@@ -34,6 +35,10 @@ impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }
 
 /// A random number above 0.

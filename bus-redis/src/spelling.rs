@@ -7,8 +7,13 @@ use tidings_core::{RoomId, Scope, TenantId, Topic, UserId};
 
 /// The topic as it stands in channels and keys.
 pub(crate) fn spell(topic: &Topic) -> String {
+    let mut text = String::with_capacity(32);
+    spell_into(topic, &mut text);
+    text
+}
+
+pub(crate) fn spell_into(topic: &Topic, text: &mut String) {
     let tenant = topic.tenant.name().unwrap_or_default();
-    let mut text = String::with_capacity(16 + tenant.len());
     let kind = match &topic.scope {
         Scope::Room(_) => 'r',
         Scope::User(_) => 'u',
@@ -17,15 +22,14 @@ pub(crate) fn spell(topic: &Topic) -> String {
     };
     text.push(kind);
     text.push(':');
-    escape(tenant, &mut text);
+    escape(tenant, text);
     text.push(':');
     match &topic.scope {
-        Scope::Room(room) => escape(room.as_str(), &mut text),
-        Scope::User(user) => escape(user.as_str(), &mut text),
+        Scope::Room(room) => escape(room.as_str(), text),
+        Scope::User(user) => escape(user.as_str(), text),
         Scope::Client(client) => text.push_str(&client.to_string()),
         _ => {}
     }
-    text
 }
 
 /// The topic that is spelled so; `None` when none is.
