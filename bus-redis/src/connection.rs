@@ -139,9 +139,7 @@ impl Opener {
                     None => Ok(Box::new(stream)),
                 }
             }
-            Address::Unix(path) => {
-                Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?))
-            }
+            Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
         }
     }
 

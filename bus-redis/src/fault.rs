@@ -16,6 +16,10 @@ pub(crate) enum Fault {
     ReadOnly,
     ClusterDown,
     MasterDown,
+    /// Redis cannot save its data, and refuses writes meanwhile.
+    CannotSave,
+    /// Fewer replicas follow than Redis was told to demand.
+    NoReplicas,
     /// The slot is not, or only partly, on this server.
     Moved,
     Other,
@@ -48,6 +52,8 @@ impl Failure {
 
     /// What Redis answered, in its own words: `CODE detail`.
     pub(crate) fn told(text: &str) -> Self {
+        // Redis repeats a command that it does not know, credentials and all.
+        let text = text.split(", with args beginning with").next().unwrap_or_default();
         let code = text.split(' ').next().unwrap_or_default();
         // In a script a missing right has no code of its own.
         let fault = if text.contains("user executing the script can't") {
@@ -92,6 +98,8 @@ fn fault_of(code: &str) -> Fault {
         "READONLY" => Fault::ReadOnly,
         "CLUSTERDOWN" => Fault::ClusterDown,
         "MASTERDOWN" => Fault::MasterDown,
+        "MISCONF" => Fault::CannotSave,
+        "NOREPLICAS" => Fault::NoReplicas,
         "MOVED" | "ASK" | "TRYAGAIN" => Fault::Moved,
         _ => Fault::Other,
     }
@@ -110,6 +118,8 @@ fn advice(fault: Fault) -> &'static str {
         Fault::ReadOnly => "this is a replica: give the address of its primary",
         Fault::ClusterDown => "the cluster has lost primaries or slots",
         Fault::MasterDown => "a replica has lost its primary",
+        Fault::CannotSave => "Redis cannot save its data: look at its log and its disk",
+        Fault::NoReplicas => "too few replicas follow: min-replicas-to-write demands more",
         Fault::Moved => "the slot is moving between servers",
         Fault::Other => "not expected of Redis 7 and later",
     }
@@ -158,6 +168,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_argument_of_a_command_is_repeated() {
+        let told =
+            "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'u' 'hunter2' ";
+        let failure = Failure::told(told);
+        assert!(failure.text().starts_with("ERR unknown command 'HELLO' ("), "{failure:?}");
+    }
+
+    #[test]
     fn answers_of_redis_are_told_apart() {
         let fault = |text| Failure::told(text).fault;
         assert_eq!(
@@ -167,6 +185,8 @@ mod tests {
         assert_eq!(fault("READONLY You can't write against a read only replica."), Fault::ReadOnly);
         assert_eq!(fault("NOAUTH Authentication required."), Fault::NoAuth);
         assert_eq!(fault("ERR unknown command"), Fault::Other);
+        assert_eq!(fault("MISCONF Redis is configured to save RDB snapshots"), Fault::CannotSave);
+        assert_eq!(fault("NOREPLICAS Not enough good replicas to write."), Fault::NoReplicas);
         let in_script = "ERR The user executing the script can't run this command or subcommand";
         assert_eq!(fault(in_script), Fault::NoPermission);
         assert!(matches!(BusError::from(Failure::told("OOM x")), BusError::Refused(_)));

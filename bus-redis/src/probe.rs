@@ -52,7 +52,8 @@ impl Probe {
             if self.queue.has_ended() {
                 return;
             }
-            match self.round(number, interval).await {
+            // Not before a publisher would give the connection for commands up.
+            match self.round(number, interval.max(self.partition.deadline)).await {
                 Ok(()) => misses = 0,
                 Err(failure) => {
                     misses += 1;

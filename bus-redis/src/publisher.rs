@@ -126,7 +126,9 @@ impl Shared {
         let outcome = async {
             // While the server is away nothing is queued for it.
             let server = timeout_at(until, self.partition.server()).await;
-            server.map_err(|_| Failure::away("it is not known where the partition is"))??.check()?;
+            server
+                .map_err(|_| Failure::away("it is not known where the partition is"))??
+                .check()?;
             let (answer, progress) = self.enqueue(publications)?;
             match timeout_at(until, answer).await {
                 Ok(Ok(answers)) => Ok(answers),

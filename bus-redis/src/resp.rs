@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_error_keeps_its_code_and_text() {
-        let Ok(Some((Value::ServerError(error), 26))) = read(b"-OOM command not allowed.\r\n+")
+        let Ok(Some((Value::ServerError(error), 27))) = read(b"-OOM command not allowed.\r\n+")
         else {
             panic!("it is an error");
         };

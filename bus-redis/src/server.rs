@@ -1,5 +1,6 @@
 //! A server as this node commands it: one connection for commands, opened again for ever.
 
+use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -207,11 +208,14 @@ pub(crate) fn told(answer: Value) -> Result<Value, Failure> {
 }
 
 async fn supervise(shared: Arc<Shared>) {
-    let mut backoff = FIRST_BACKOFF;
+    let (mut backoff, mut was_up) = (FIRST_BACKOFF, false);
     for number in 1.. {
         match open(&shared, number).await {
             Ok((session, [commands, publications])) => {
                 backoff = FIRST_BACKOFF;
+                if replace(&mut was_up, true) {
+                    bump(&shared.counters.reconnects);
+                }
                 let address = session.address.clone();
                 shared.state.send_replace(State::Up(session));
                 let mut suspected = shared.suspected.subscribe();
@@ -224,7 +228,6 @@ async fn supervise(shared: Arc<Shared>) {
                     }
                 };
                 shared.state.send_replace(state);
-                bump(&shared.counters.reconnects);
             }
             Err(failure) => {
                 shared.state.send_replace(State::Away(failure));

@@ -16,7 +16,7 @@ pub struct RedisStats {
     pub links_ended: u64,
     /// Probes that did not come back in time.
     pub probes_missed: u64,
-    /// Connections for commands that were opened again after a loss.
+    /// Times that the connections for commands were opened again after a loss.
     pub reconnects: u64,
     /// Topics that links are subscribed to.
     pub subscriptions: u64,
@@ -64,6 +64,10 @@ pub struct PublishErrors {
     pub cluster_down: u64,
     /// `MASTERDOWN`: a replica had lost its primary.
     pub master_down: u64,
+    /// `MISCONF`: Redis could not save its data.
+    pub cannot_save: u64,
+    /// `NOREPLICAS`: fewer replicas followed than `min-replicas-to-write`.
+    pub no_replicas: u64,
     /// `MOVED`, `ASK`, `TRYAGAIN`: the slot moved and did not arrive within the deadline.
     pub moved: u64,
     /// Anything else.
@@ -84,6 +88,8 @@ impl PublishErrors {
             ("read_only", self.read_only),
             ("cluster_down", self.cluster_down),
             ("master_down", self.master_down),
+            ("cannot_save", self.cannot_save),
+            ("no_replicas", self.no_replicas),
             ("moved", self.moved),
             ("other", self.other),
         ]
@@ -102,7 +108,7 @@ pub(crate) struct Counters {
     pub(crate) queue_bytes: AtomicU64,
     pub(crate) malformed: AtomicU64,
     pub(crate) publish_bytes: AtomicUsize,
-    publish_errors: [AtomicU64; 12],
+    publish_errors: [AtomicU64; Fault::Other as usize + 1],
 }
 
 impl Counters {
@@ -134,6 +140,8 @@ impl Counters {
                 read_only: of(Fault::ReadOnly),
                 cluster_down: of(Fault::ClusterDown),
                 master_down: of(Fault::MasterDown),
+                cannot_save: of(Fault::CannotSave),
+                no_replicas: of(Fault::NoReplicas),
                 moved: of(Fault::Moved),
                 other: of(Fault::Other),
             },

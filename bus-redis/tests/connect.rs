@@ -122,6 +122,14 @@ async fn nothing_shows_the_password() {
 }
 
 #[tokio::test]
+async fn a_server_that_repeats_what_it_does_not_know_is_not_quoted() {
+    let options = Options::default().set("rename-command", "HELLO \"\"").password("hushhush");
+    let redis = Redis::start(options).await;
+    let error = refuses(&redis.url(), RedisConfig::default()).await;
+    assert!(error.contains("HELLO") && !error.contains("hushhush"), "{error}");
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_is_told() {
     let mut config = RedisConfig::default();
     config.prefix = "a{b}".to_owned();

@@ -72,6 +72,13 @@ local function keep(record, stream, message, count, age)
   return o
 end
 
+-- Publishes; answers how many listeners got it, and why it was refused where it was.
+local function tell(channel, message)
+  local told = redis.pcall(publish, channel, message)
+  if type(told) == 'table' then return nil, told.err end
+  return told
+end
+
 -- The receipt of the first message under this key, if there was one.
 local function first_receipt(key)
   local first = redis.call('GET', key)
@@ -95,18 +102,19 @@ for a = 8, #ARGV, 4 do
     answer = named and first_receipt(receipt)
   end
   if not answer then
-    local remembered
+    local remembered, listeners, refused
     if retention ~= '' then
       local count, age = string.match(retention, '^(%d+) (%d+)$')
       local offset = keep(record, stream, message, count, age)
       local place = offset .. ' ' .. text(clock) .. ' ' .. epoch
-      answer = { epoch, tonumber(offset), clock, redis.call(publish, channel, place .. '\n' .. message), 0 }
-      remembered = named and epoch .. ' ' .. offset .. ' ' .. text(clock) .. ' ' .. answer[4]
+      listeners, refused = tell(channel, place .. '\n' .. message)
+      answer = refused or { epoch, tonumber(offset), clock, listeners, 0 }
+      remembered = named and not refused and epoch .. ' ' .. offset .. ' ' .. text(clock) .. ' ' .. listeners
     else
-      answer = redis.call(publish, channel, message)
-      remembered = answer
+      listeners, refused = tell(channel, message)
+      answer, remembered = refused or listeners, listeners
     end
-    if named then redis.call('SET', receipt, remembered, 'PX', window) end
+    if named and not refused then redis.call('SET', receipt, remembered, 'PX', window) end
   end
   answers[#answers + 1] = answer
 end

@@ -121,7 +121,8 @@ impl Cluster {
         }
     }
 
-    async fn id(&self, node: usize) -> String {
+    /// What the nodes call it.
+    pub async fn id(&self, node: usize) -> String {
         self.nodes[node].cli(&["CLUSTER", "MYID"]).await.text()
     }
 
