@@ -1,6 +1,7 @@
 //! Who is where: what nodes claim, and until when.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem::replace;
 use std::time::Duration;
 
 use tidings_core::{Claim, NodeId, Tally, Topic, UserId};
@@ -19,6 +20,8 @@ pub(crate) struct Claims {
 struct Lease {
     until: Duration,
     held: Held,
+    /// It has been renewed since it began.
+    is_known: bool,
 }
 
 /// The connections of each user in each topic.
@@ -33,16 +36,23 @@ impl Claims {
         lease: Duration,
         claims: &[Claim],
     ) -> Vec<Tally> {
+        let mut holder = self.take_lease(now, node, lease);
+        let tallies = claims.iter().map(|claim| self.take(&mut holder, claim)).collect();
+        self.leases.insert(node.clone(), holder);
+        tallies
+    }
+
+    /// The node's lease, prolonged or begun.
+    fn take_lease(&mut self, now: Duration, node: &NodeId, lease: Duration) -> Lease {
         let mut holder = self.leases.remove(node).unwrap_or_default();
         if holder.until <= now {
+            holder.is_known = false;
             for (place, connections) in holder.held.drain() {
                 *self.lapsed.entry(place).or_default() += connections;
             }
         }
         holder.until = now.saturating_add(lease);
-        let tallies = claims.iter().map(|claim| self.take(&mut holder, claim)).collect();
-        self.leases.insert(node.clone(), holder);
-        tallies
+        holder
     }
 
     fn take(&mut self, holder: &mut Lease, claim: &Claim) -> Tally {
@@ -71,15 +81,12 @@ impl Claims {
         Tally { before, after }
     }
 
-    /// Renews a lease that has not run out.
+    /// Prolongs a lease; answers whether it is the one that was renewed before.
     pub(crate) fn renew(&mut self, now: Duration, node: &NodeId, lease: Duration) -> bool {
-        match self.leases.get_mut(node) {
-            Some(holder) if holder.until > now => {
-                holder.until = now.saturating_add(lease);
-                true
-            }
-            _ => false,
-        }
+        let mut holder = self.take_lease(now, node, lease);
+        let was_known = replace(&mut holder.is_known, true);
+        self.leases.insert(node.clone(), holder);
+        was_known
     }
 
     /// Ends what was claimed under leases that have run out, and answers who is thereby gone.

@@ -33,6 +33,7 @@ fn claim(bus: &MemoryBus, from: &str, lease: Duration, name: &str, connections: 
 #[test]
 fn a_lease_ends_to_the_tick() {
     let (bus, clock) = bus();
+    assert!(!now(bus.renew(&node("n1"), MINUTE)).unwrap(), "it begins");
     claim(&bus, "n1", MINUTE, "ann", 1);
     clock.pass(MINUTE - TICK);
     assert_eq!(now(bus.expire()).unwrap(), []);

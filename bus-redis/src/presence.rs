@@ -49,10 +49,7 @@ impl Presence for RedisBus {
     async fn renew(&self, node: &NodeId, lease: Duration) -> Result<bool, BusError> {
         let node = escaped(node);
         let answers = self.all_partitions().iter().map(async |partition| {
-            let asked = partition.run(&RENEW, |_| Question {
-                keys: vec![leases_key(partition)],
-                arguments: vec![node.clone().into(), milliseconds(lease)],
-            });
+            let asked = partition.run(&RENEW, |_| lease_of(partition, &node, lease));
             asked.await.and_then(|answer| number(&answer))
         });
         let answers = join_all(answers).await.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -99,16 +96,8 @@ async fn claim_in(
     lease: Duration,
     claims: &[(usize, &Claim)],
 ) -> Vec<Result<Tally, Failure>> {
-    let before = format!("{node}:{:016x}", random());
     let asked = partition.run(&CLAIM, |_| {
-        let mut question = Question {
-            keys: vec![
-                leases_key(partition),
-                claims_key(partition, node),
-                claims_key(partition, &before),
-            ],
-            arguments: vec![node.into(), before.clone().into(), milliseconds(lease)],
-        };
+        let mut question = lease_of(partition, node, lease);
         for (_, Claim { topic, user, connections }) in claims {
             let topic = spell(topic);
             question.keys.push(users_key(partition, &topic));
@@ -127,6 +116,20 @@ async fn claim_in(
     match tallies {
         Ok(tallies) => tallies.into_iter().map(Ok).collect(),
         Err(failure) => vec![Err(failure); claims.len()],
+    }
+}
+
+/// What a script is told that takes a node's lease.
+fn lease_of(partition: &Partition, node: &str, lease: Duration) -> Question {
+    let before = format!("{node}:{:016x}", random());
+    Question {
+        keys: vec![
+            leases_key(partition),
+            claims_key(partition, node),
+            claims_key(partition, &before),
+            unrenewed_key(partition),
+        ],
+        arguments: vec![node.into(), before.into(), milliseconds(lease)],
     }
 }
 
@@ -179,7 +182,11 @@ async fn reap(
 ) -> Result<Vec<(String, String)>, Failure> {
     let asked = partition.run(&REAP, |_| {
         let mut question = Question {
-            keys: vec![leases_key(partition), claims_key(partition, node)],
+            keys: vec![
+                leases_key(partition),
+                claims_key(partition, node),
+                unrenewed_key(partition),
+            ],
             arguments: vec![node.into()],
         };
         for (topic, user) in claims {
@@ -222,6 +229,10 @@ fn milliseconds(lease: Duration) -> Vec<u8> {
 
 fn leases_key(partition: &Partition) -> String {
     partition.key("leases", "")
+}
+
+fn unrenewed_key(partition: &Partition) -> String {
+    partition.key("unrenewed", "")
 }
 
 fn claims_key(partition: &Partition, node: &str) -> String {

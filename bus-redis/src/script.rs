@@ -61,8 +61,8 @@ scripts! {
     TOPS = PARTITION, include_str!("scripts/tops.lua");
     AFTER = PARTITION, include_str!("scripts/after.lua");
     SECRET = include_str!("scripts/secret.lua");
-    CLAIM = include_str!("scripts/claim.lua");
-    RENEW = include_str!("scripts/renew.lua");
+    CLAIM = include_str!("scripts/lease.lua"), include_str!("scripts/claim.lua");
+    RENEW = include_str!("scripts/lease.lua"), include_str!("scripts/renew.lua");
     LAPSED = include_str!("scripts/lapsed.lua");
     REAP = include_str!("scripts/reap.lua");
 }

@@ -181,7 +181,7 @@ pub struct HistoryPage {
 #[async_trait]
 pub trait Presence: Debug + Send + Sync {
     /// States how many connections of a user this node has in a topic; 0 ends the claim. One answer per claim,
-    /// in order. It also renews the node's lease.
+    /// in order. It also prolongs the node's lease, or begins one.
     ///
     /// # Behavior
     /// - Each claim is one atomic step: over all nodes, exactly one claim sees a user come (`before` 0,
@@ -196,8 +196,8 @@ pub trait Presence: Debug + Send + Sync {
         claims: &[Claim],
     ) -> Vec<Result<Tally, BusError>>;
 
-    /// Keeps the node's claims alive for `lease` from now. `false`: the store does not know them (it was flushed
-    /// or the lease had run out), claim all again.
+    /// Keeps the node's claims alive for `lease` from now. `false`: the lease began anew since the last renewal, by this
+    /// one or by a claim (the store was flushed, or the lease had run out), so claim all again. It is said once.
     ///
     /// # Errors
     /// [`BusError`] when it cannot be done now.

@@ -1,22 +1,14 @@
 -- States how many connections of users a node has in topics.
 --
--- KEYS: 1 the leases, 2 the node's claims, 3 where claims go whose lease had run out, then each topic's users.
+-- KEYS: 1 the leases, 2 the node's claims, 3 where claims go whose lease had run out, 4 the nodes whose lease has not
+--       been renewed since it began; then each topic's users.
 -- ARGV: 1 the node, 2 the name of what it had before its lease ran out, 3 the lease in ms; then for each claim:
 --       the topic, the user, the connections.
 -- Answers the user's connections over all nodes before and after each claim.
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if take_lease(ARGV[1], ARGV[2], ARGV[3]) then redis.call('SADD', KEYS[4], ARGV[1]) end
 
--- Who comes late begins anew: what it had before is left to expire.
-local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if lease and tonumber(lease) <= now and redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('RENAME', KEYS[2], KEYS[3])
-  redis.call('ZADD', KEYS[1], lease, ARGV[2])
-end
-redis.call('ZADD', KEYS[1], string.format('%d', now + ARGV[3]), ARGV[1])
-
-local answer, key = {}, 4
+local answer, key = {}, 5
 for a = 4, #ARGV, 3 do
   local users, user, connections = KEYS[key], ARGV[a + 1], tonumber(ARGV[a + 2])
   local field = ARGV[a] .. ' ' .. user

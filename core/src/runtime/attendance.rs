@@ -5,6 +5,7 @@
 //! lost its claims gets all of them again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,9 +88,26 @@ pub(crate) struct Attendant {
 #[derive(Default)]
 struct Here {
     connections: u32,
-    claimed: u32,
+    claim: Held,
     left_at: Duration,
     waiting: Vec<Waiting>,
+}
+
+/// What the store holds of a user for this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Sure(u32),
+    /// The store may have forgotten it, or a claim was not answered.
+    Unsure {
+        /// The claim was of a user that came, so that nobody may have been told.
+        came: bool,
+    },
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self::Sure(0)
+    }
 }
 
 type Claimed = Vec<Result<Tally, BusError>>;
@@ -146,6 +164,10 @@ impl Attendant {
                 () = sleep(due.unwrap_or_default()), if due.is_some() => self.linger_ended(),
                 kept = under_way(keeping.as_mut()) => {
                     keeping = None;
+                    if !kept.gone.is_empty() {
+                        // There may be more: what one call ends is bounded.
+                        renewals.reset_immediately();
+                    }
                     self.kept(kept).await;
                 }
                 _ = renewals.tick(), if keeping.is_none() => {
@@ -190,7 +212,7 @@ impl Attendant {
             let Some(here) = self.here.get_mut(&who) else { continue };
             let wanted = here.wanted(&who.0);
             let is_asked = here.waiting.iter().any(|waiting| !waiting.is_closed());
-            if wanted == here.claimed && !is_asked {
+            if Held::Sure(wanted) == here.claim && !is_asked {
                 if wanted == 0 {
                     self.here.remove(&who);
                 }
@@ -224,17 +246,18 @@ impl Attendant {
                 let _ = waiting.send(tally);
             }
             match tally {
-                None => failed = true,
+                None => {
+                    failed = true;
+                    let comes = here.claim == Held::Sure(0) && claim.connections > 0;
+                    let came = comes || here.claim == Held::Unsure { came: true };
+                    here.claim = Held::Unsure { came };
+                }
                 Some(tally) => {
-                    here.claimed = claim.connections;
-                    match (tally.before, tally.after) {
-                        (0, 1..) => events.extend(event("presence:joined", &who)),
-                        (1.., 0) => events.extend(event("presence:left", &who)),
-                        _ => {}
-                    }
+                    let before = replace(&mut here.claim, Held::Sure(claim.connections));
+                    events.extend(change(before, claim, tally).and_then(|kind| event(kind, &who)));
                 }
             }
-            if here.wanted(&who.0) != here.claimed || here.connections == 0 {
+            if Held::Sure(here.wanted(&who.0)) != here.claim || here.connections == 0 {
                 self.change(who);
             }
         }
@@ -245,11 +268,17 @@ impl Attendant {
     async fn kept(&mut self, kept: Kept) {
         if !kept.is_known {
             // The store was flushed, or this node was silent for too long.
-            let all: Vec<_> = self.here.keys().cloned().collect();
-            for who in all {
-                self.here.entry(who.clone()).or_default().claimed = 0;
-                self.change(who);
-            }
+            let forgotten = |here: &mut Here| match here.claim {
+                Held::Sure(0) | Held::Unsure { .. } => {}
+                Held::Sure(_) => here.claim = Held::Unsure { came: false },
+            };
+            self.here.values_mut().for_each(forgotten);
+            self.here
+                .keys()
+                .cloned()
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|who| self.change(who));
         }
         self.tell(kept.gone.iter().filter_map(|who| event("presence:left", who)).collect()).await;
     }
@@ -280,9 +309,22 @@ struct Kept {
 
 async fn keep(bus: Arc<dyn Bus>, node: NodeId) -> Kept {
     let Some(presence) = bus.presence() else { return Kept { is_known: true, gone: Vec::new() } };
-    // When it cannot be asked now, nothing is known to be wrong.
-    let is_known = presence.renew(&node, LEASE).await.unwrap_or(true);
+    // A `false` that was not heard is not said again, so no answer counts as one: to claim twice changes nothing.
+    let is_known = presence.renew(&node, LEASE).await.unwrap_or(false);
     Kept { is_known, gone: presence.expire().await.unwrap_or_default() }
+}
+
+/// What a claim did, for who is to be told; rather twice than never.
+fn change(held: Held, claim: &Claim, tally: Tally) -> Option<&'static str> {
+    let alone = tally.after == u64::from(claim.connections);
+    match (held, tally.before, tally.after) {
+        (_, 0, 1..) => Some("presence:joined"),
+        (Held::Unsure { came: true }, _, 1..) if alone => Some("presence:joined"),
+        (_, 1.., 0) => Some("presence:left"),
+        // The store had forgotten it already.
+        (Held::Sure(1..) | Held::Unsure { .. }, 0, 0) => Some("presence:left"),
+        _ => None,
+    }
 }
 
 /// `presence:joined` or `presence:left`, for everybody in the room but the user.
@@ -307,3 +349,31 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 const MAX_CLAIMS: usize = 512;
 /// How long to wait, about, after claims that were not taken.
 const REST: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_not_have_heard_is_told() {
+        let told = |held, connections, before, after| {
+            let topic = Topic::user(crate::TenantId::default(), UserId::new("u").expect("a name"));
+            let claim = Claim { topic, user: UserId::new("u").expect("a name"), connections };
+            change(held, &claim, Tally { before, after })
+        };
+        let (sure, forgotten) = (Held::Sure, Held::Unsure { came: false });
+        let unanswered = Held::Unsure { came: true };
+        let (joined, left) = (Some("presence:joined"), Some("presence:left"));
+        assert_eq!(told(sure(0), 1, 0, 1), joined);
+        assert_eq!(told(sure(0), 1, 1, 2), None, "another node has told it");
+        assert_eq!(told(unanswered, 1, 1, 1), joined, "the claim was made, and its answer lost");
+        assert_eq!(told(unanswered, 1, 2, 2), None, "another node had told it, or will");
+        assert_eq!(told(forgotten, 1, 1, 1), None);
+        assert_eq!(told(forgotten, 1, 0, 1), joined);
+        assert_eq!(told(sure(1), 0, 1, 0), left);
+        assert_eq!(told(sure(1), 0, 2, 1), None);
+        assert_eq!(told(sure(1), 0, 0, 0), left, "the store forgot it before the user left");
+        assert_eq!(told(unanswered, 0, 0, 0), left);
+        assert_eq!(told(sure(0), 0, 0, 0), None, "a question alone");
+    }
+}

@@ -119,6 +119,7 @@ macro_rules! bus_laws {
             an_ended_lease_is_answered_once
             an_end_and_a_claim_agree
             a_renewed_lease_lives
+            a_loss_is_told_however_soon_a_claim_follows
             a_late_node_begins_anew
             presence_is_claimed_again_after_a_loss
             a_random_presence_agrees_with_the_model
