@@ -180,9 +180,9 @@ impl<T> Router<T> {
             .map(|(slot, c)| (ConnectionKey { slot, generation: c.generation }, &c.value))
     }
 
-    /// All connections, to change them.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.connections.entries.iter_mut().flatten().map(|connection| &mut connection.value)
+    /// All connections are in slots below this, for [`at_mut`](Self::at_mut); some of these may be empty.
+    pub fn slots(&self) -> u32 {
+        self.connections.entries.len() as u32
     }
 
     /// How many connections there are.

@@ -161,4 +161,33 @@ async fn a_client_that_died_during_a_slow_handler_is_cut_after_it() {
     assert_eq!(closed(&seen), Some(CloseReason::NO_SIGN_OF_LIFE));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_came_together_is_pinged_each_heartbeat_and_not_together() {
+    let hub = hub().await;
+    let start = Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(connect(&hub, true).await.0);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    sleep(HEARTBEAT * 4).await;
+    let mut firsts = Vec::new();
+    for seen in &clients {
+        let pings = &seen.lock().expect("not poisoned").pings;
+        // What is due waits for the next look at it, a second at most.
+        let slack = Duration::from_millis(1100);
+        let mut last = start;
+        for ping in pings {
+            assert!(*ping - last <= HEARTBEAT + slack, "{:?} after the last", *ping - last);
+            last = *ping;
+        }
+        assert!(start.elapsed() - (last - start) <= HEARTBEAT + slack, "and still");
+        firsts.push(pings[0]);
+    }
+    for at in &firsts {
+        let together = firsts.iter().filter(|other| *other == at).count();
+        assert!(together < 40, "{together} of 100 at once");
+    }
+}
+
 const HEARTBEAT: Duration = Duration::from_secs(30);

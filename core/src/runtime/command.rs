@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::inbox::ShardHandle;
 use super::mailbox::{Mailboxes, SubmitError};
-use super::shard::ShardHandle;
 use super::spawn::{client_id, spawn};
 use crate::{
     Bus, BusError, ClientId, CloseReason, Delivery, Identity, Message, Publication, Scope,

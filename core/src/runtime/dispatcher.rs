@@ -16,11 +16,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::barrier::Barrier;
 use super::command::Commands;
+use super::inbox::ShardHandle;
 use super::link::{Link, LinkEvent};
 use super::reads::{Answer, Reads};
 use super::routed::Routed;
 use super::sabotage;
-use super::shard::ShardHandle;
 use crate::{
     Ask, Bus, BusError, CursorKey, Delivery, GapReason, Mark, Positions, Question, Scope, Step,
     Topic, TopicRules,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::clock;
 use super::hub::Hub;
-use super::shard::{Members, ShardHandle};
+use super::inbox::ShardHandle;
+use super::shard::Members;
 use crate::{CloseReason, ConnectionKey, Limits, Outgoing};
 
 /// When each of a number of connections leaves and when it is to come back. Pure; times are since the start.

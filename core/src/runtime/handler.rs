@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::hub::Hub;
+use super::inbox::ShardHandle;
 use super::observer::Event;
-use super::shard::ShardHandle;
 use super::types::PublishError;
 use crate::{
     Action, ClientId, CloseReason, ConnectionKey, Denied, ErrorCode, Identity, Message, Outgoing,

@@ -10,6 +10,7 @@ mod drain;
 mod gate;
 mod handler;
 mod hub;
+mod inbox;
 mod link;
 mod listing;
 mod mailbox;

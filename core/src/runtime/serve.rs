@@ -15,13 +15,13 @@ use tokio::time::{sleep, timeout};
 use super::clock;
 use super::handler::Context;
 use super::hub::Hub;
+use super::inbox::ShardHandle;
 use super::mailbox::Mailbox;
 use super::observer::{Event, Observing, SlowBound};
 use super::operations::{Done, handle, join, leave, refill, renew, welcome};
 use super::outbox::{Flushed, Outbox};
 use super::replay::{Replaying, Step};
 use super::routed::{Receiver, framed};
-use super::shard::ShardHandle;
 use super::types::ConnectOptions;
 use crate::session::{Effect, Input, Operation, Outcome, Session};
 use crate::{

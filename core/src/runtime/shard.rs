@@ -4,24 +4,23 @@
 //! connection its frames in one go, and yields every few connections. Membership changes only between
 //! passes, since this task alone changes it.
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::attendance::Attendance;
 use super::clock;
 use super::dispatcher::Wish;
+use super::inbox::{Entry, Inbox, ShardHandle};
 use super::observer::{Event, Observing};
 use super::outbox::Written;
 use super::pass::marks_after;
 use super::routed::Routed;
 use super::slot::{Floors, Overflown, Slot};
+use super::spawn::jitter;
 use crate::{
-    Change, CloseReason, ConnectionKey, CursorKey, GapReason, Mark, Outgoing, Router, TenantId,
-    Topic,
+    Change, CloseReason, ConnectionKey, CursorKey, Mark, Outgoing, Router, TenantId, Topic,
 };
 
 /// The connections of a shard, as the closures in its inbox see them.
@@ -53,7 +52,8 @@ impl Members {
         topics: &[Topic],
         first: Option<Outgoing>,
     ) -> ConnectionKey {
-        slot.next_ping = clock::monotonic() + self.heartbeat;
+        // Spread, so that those who came together are not pinged together for ever.
+        slot.next_ping = clock::monotonic() + jitter(self.heartbeat);
         match first {
             Some(first) => slot.send([&self.with_cursor(first, &slot.who.tenant)]),
             None => slot.hold(false),
@@ -178,17 +178,24 @@ impl Members {
         let _ = self.wishes.send(Wish::Drop { topic, shard: self.shard });
     }
 
-    /// Pings who is due, cuts who answered none, wakes whose session waits.
-    fn sweep(&mut self, now: Duration) {
-        let heartbeat = self.heartbeat;
-        let mut written = Written::default();
-        for slot in self.router.values_mut() {
+    /// Goes on with a sweep: pings who is due, cuts who answered none, wakes whose session waits. Answers whether all
+    /// have had their turn.
+    fn sweep(&mut self, sweep: &mut Sweep) -> bool {
+        let (now, all) = (clock::monotonic(), self.router.slots());
+        let end = all.min(sweep.next + SWEPT);
+        for number in sweep.next..end {
+            let Some(slot) = self.router.at_mut(number) else { continue };
             let (heard, left) = slot.outbox.sweep(now);
-            written += left;
-            slot.sweep(now, heard, heartbeat);
+            sweep.written += left;
+            slot.sweep(now, heard, self.heartbeat);
             slot.forget_floors(&self.point);
         }
-        self.tell_written(written);
+        sweep.next = end;
+        let is_over = end == all;
+        if is_over {
+            self.tell_written(sweep.written);
+        }
+        is_over
     }
 
     fn tell_written(&self, Written { frames, bytes }: Written) {
@@ -198,158 +205,11 @@ impl Members {
     }
 }
 
-type Run = Box<dyn FnOnce(&mut Members) + Send>;
-type Look = Box<dyn FnOnce(&Members) + Send>;
-
-enum Entry {
-    Deliver(Arc<Routed>),
-    Point(Box<[Mark]>),
-    Run(Run),
-}
-
-#[derive(Default)]
-pub(super) struct Inbox {
-    entries: Mutex<Vec<Entry>>,
-    /// The node ends: what is in the inbox is the last.
-    ends: AtomicBool,
-    /// Nobody takes anything out any more.
-    gone: AtomicBool,
-    /// Questions that change nothing, answered also in the middle of a pass: a client's next message
-    /// must not wait until the last one has reached everybody.
-    looks: Mutex<Vec<Look>>,
-    bytes: AtomicUsize,
-    filled: Notify,
-    drained: Notify,
-}
-
-impl Inbox {
-    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn looks(&self) -> MutexGuard<'_, Vec<Look>> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// To be asked under a lock of what is put in.
-    fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
-    }
-
-    /// Answers how many there were.
-    pub(super) fn answer_looks(&self, members: &Members) -> usize {
-        let looks = std::mem::take(&mut *self.looks());
-        let many = looks.len();
-        for look in looks {
-            look(members);
-        }
-        many
-    }
-}
-
-/// The way into a shard's inbox.
-#[derive(Clone)]
-pub(crate) struct ShardHandle(Arc<Inbox>);
-
-impl fmt::Debug for ShardHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ShardHandle")
-    }
-}
-
-impl ShardHandle {
-    pub(crate) fn deliver(&self, routed: Arc<Routed>) {
-        self.0.bytes.fetch_add(routed.cost, Ordering::Relaxed);
-        self.put(Entry::Deliver(routed));
-    }
-
-    /// Runs `run` on the shard, in its turn.
-    pub(crate) fn run(&self, run: impl FnOnce(&mut Members) + Send + 'static) {
-        self.put(Entry::Run(Box::new(run)));
-    }
-
-    /// Runs `run` on the shard, in its turn, and answers what it returned; `None` when the shard is gone.
-    pub(crate) async fn ask<R: Send + 'static>(
-        &self,
-        run: impl FnOnce(&mut Members) -> R + Send + 'static,
-    ) -> Option<R> {
-        let (answer, answered) = oneshot::channel();
-        self.run(move |members| {
-            let _ = answer.send(run(members));
-        });
-        answered.await.ok()
-    }
-
-    /// Answers a question that changes nothing, at once; `None` when the shard is gone.
-    pub(crate) async fn look<R: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Members) -> R + Send + 'static,
-    ) -> Option<R> {
-        let (answer, answered) = oneshot::channel();
-        let look: Look = Box::new(move |members| {
-            let _ = answer.send(look(members));
-        });
-        self.put_look(look);
-        answered.await.ok()
-    }
-
-    /// Says where the node stands.
-    pub(crate) fn point(&self, marks: Box<[Mark]>) {
-        self.put(Entry::Point(marks));
-    }
-
-    /// Tells the members of a topic that something may be missing.
-    pub(crate) fn gap(&self, topic: Topic, reason: GapReason, epoch: u64) {
-        self.run(move |members| {
-            let slots: Vec<_> = members.router.members(&topic).collect();
-            for &slot in &slots {
-                if let Some(slot) = members.router.at_mut(slot) {
-                    slot.gap(&topic, reason, epoch);
-                }
-            }
-            members.observer.on(Event::Gap { reason, connections: slots.len() });
-        });
-    }
-
-    /// Waits until fewer than `bytes` are in the inbox.
-    pub(crate) async fn below(&self, bytes: usize) {
-        while self.0.bytes.load(Ordering::Relaxed) > bytes && !self.0.is_gone() {
-            self.0.drained.notified().await;
-        }
-    }
-
-    /// Lets the shard end once it has done what is in its inbox.
-    pub(crate) fn end(&self) {
-        self.0.ends.store(true, Ordering::Release);
-        self.0.filled.notify_one();
-    }
-
-    /// Ends all connections of the shard.
-    pub(crate) fn end_all(&self, reason: CloseReason) {
-        self.run(move |members| members.end_all(&reason));
-    }
-
-    fn put_look(&self, look: Look) {
-        let mut looks = self.0.looks();
-        if !self.0.is_gone() {
-            looks.push(look);
-            drop(looks);
-            self.0.filled.notify_one();
-        }
-    }
-
-    fn put(&self, entry: Entry) {
-        let mut entries = self.0.entries();
-        if self.0.is_gone() {
-            return;
-        }
-        entries.push(entry);
-        let first = entries.len() == 1;
-        drop(entries);
-        if first {
-            self.0.filled.notify_one();
-        }
-    }
+/// A look at every connection, a few at a time; deliveries go between.
+#[derive(Debug, Default)]
+struct Sweep {
+    next: u32,
+    written: Written,
 }
 
 /// A shard before it runs.
@@ -382,18 +242,26 @@ impl Shard {
         let tick = (self.members.heartbeat / 8).clamp(SHORTEST_TICK, LONGEST_TICK);
         let mut ticks = tokio::time::interval(tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sweep = None;
         loop {
             tokio::select! {
+                biased;
+                _ = ticks.tick(), if sweep.is_none() => sweep = Some(Sweep::default()),
                 () = self.inbox.filled.notified() => {
                     self.gather().await;
-                    // Asked first, so that what was put in before is done.
-                    let ends = self.inbox.ends.load(Ordering::Acquire);
+                    let ends = self.inbox.ends();
                     self.drain().await;
                     if ends {
                         return;
                     }
                 }
-                _ = ticks.tick() => self.members.sweep(clock::monotonic()),
+                () = std::future::ready(()), if sweep.is_some() => {}
+            }
+            if let Some(under_way) = &mut sweep {
+                if self.members.sweep(under_way) {
+                    sweep = None;
+                }
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -404,7 +272,7 @@ impl Shard {
         let (mut had, mut quiet) = (0, 0);
         for _ in 0..MOST_TURNS {
             let looks = self.inbox.answer_looks(&self.members);
-            let has = self.inbox.entries().len();
+            let has = self.inbox.len();
             quiet = if looks > 0 || has > had { 0 } else { quiet + 1 };
             if quiet == QUIET_TURNS {
                 return;
@@ -416,7 +284,7 @@ impl Shard {
 
     async fn drain(&mut self) {
         self.inbox.answer_looks(&self.members);
-        let entries = std::mem::take(&mut *self.inbox.entries());
+        let entries = self.inbox.take();
         let mut deliveries = Vec::new();
         for entry in entries {
             match entry {
@@ -444,9 +312,7 @@ impl Shard {
             self.members.point = marks.into();
         }
         let cost = deliveries.iter().map(|routed| routed.cost).sum();
-        self.inbox.bytes.fetch_sub(cost, Ordering::Relaxed);
-        self.inbox.drained.notify_waiters();
-        self.inbox.drained.notify_one();
+        self.inbox.done(cost);
         deliveries.clear();
     }
 }
@@ -454,12 +320,7 @@ impl Shard {
 /// Also when the shard panics: whoever asks it is answered that it is gone, and its connections end.
 impl Drop for Shard {
     fn drop(&mut self) {
-        self.inbox.gone.store(true, Ordering::Release);
-        // Dropped outside of the locks: what is in them may hold a node.
-        let entries = std::mem::take(&mut *self.inbox.entries());
-        let looks = std::mem::take(&mut *self.inbox.looks());
-        drop((entries, looks));
-        self.inbox.drained.notify_one();
+        self.inbox.close();
         self.members.end_all(&CloseReason::INTERNAL);
     }
 }
@@ -467,5 +328,135 @@ impl Drop for Shard {
 /// Turns of other tasks without anything new after which a pass begins, and turns after which it begins anyway.
 const QUIET_TURNS: u32 = 3;
 const MOST_TURNS: u32 = 64;
+/// Connections that a sweep looks at in one go.
+const SWEPT: u32 = 128;
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
 const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::runtime::outbox::Outbox;
+    use crate::runtime::routed::{NumberedFraming, Receiver};
+    use crate::runtime::spawn::{client_id, supervise};
+    use crate::testing::MemoryPipe;
+    use crate::{Delivery, Message, Publication, SlowPolicy, TenantId, UserId};
+
+    fn everyone() -> Topic {
+        Topic::everyone(TenantId::default())
+    }
+
+    /// A shard with so many connections, whose outboxes nobody empties.
+    fn shard(connections: usize) -> (Shard, Vec<Arc<Outbox>>) {
+        let (wishes, _) = mpsc::unbounded_channel();
+        let second = Duration::from_secs(1);
+        let mut shard = Shard::new(0, wishes, second, Observing::default(), None, None);
+        let outboxes = (0..connections).map(|_| {
+            let outbox = Arc::new(Outbox::new(usize::MAX, Duration::ZERO));
+            let who = Receiver {
+                tenant: TenantId::default(),
+                user: UserId::new("u").expect("it is a name"),
+                client: client_id(),
+                previous: None,
+            };
+            let info = MemoryPipe::info();
+            let slot = Slot::new(outbox.clone(), who, &info, 0, Observing::default());
+            let key = shard.members.router.attach(slot);
+            shard.members.router.join(key, &everyone());
+            outbox
+        });
+        let outboxes = outboxes.collect();
+        (shard, outboxes)
+    }
+
+    fn news(n: usize) -> Arc<Routed> {
+        let message = Message::of("news", &n).expect("a number is JSON");
+        let delivery = Delivery::of(&Publication::new(everyone(), message));
+        Arc::new(Routed::new(delivery, None, None, SlowPolicy::Disconnect))
+    }
+
+    #[tokio::test]
+    async fn a_pass_over_a_flood_is_bounded_and_keeps_the_order() {
+        let (shard, outboxes) = shard(50);
+        let handle = shard.handle();
+        for n in 0..FLOOD {
+            handle.deliver(news(n));
+        }
+        let (most, all) = (Arc::new(AtomicUsize::new(0)), (0..FLOOD).map(|n| frame(n).len()).sum());
+        let running = supervised(shard);
+        let looking = async {
+            while outboxes.iter().any(|outbox| outbox.queued_bytes() < all) {
+                let most = most.clone();
+                let noted = |members: &Members| {
+                    members.router.iter().map(|(_, slot)| slot.pending.len()).sum::<usize>()
+                };
+                let seen = handle.look(move |m| most.fetch_max(noted(m), Ordering::Relaxed)).await;
+                assert!(seen.is_some());
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), looking).await.expect("all is handed out");
+        let most = most.load(Ordering::Relaxed);
+        assert!((1..=50 * 512).contains(&most), "{most} notes at once");
+        handle.end();
+        running.notified().await;
+        for outbox in outboxes {
+            for n in 0..FLOOD {
+                assert_eq!(outbox.hold_front(), Some(frame(n)));
+                assert!(outbox.taken(frame(n).len()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_a_shard_that_panicked_is_answered_and_its_connections_end() {
+        let (shard, outboxes) = shard(3);
+        let handle = shard.handle();
+        let running = supervised(shard);
+        assert_eq!(handle.ask(|members| members.router.len()).await, Some(3));
+        let panics = |_: &mut Members| panic!("the test asked for it");
+        assert_eq!(handle.ask::<()>(panics).await, None);
+        running.notified().await;
+        assert_eq!(handle.ask(|members| members.router.len()).await, None);
+        assert_eq!(handle.look(|members| members.router.len()).await, None);
+        for n in 0..10 {
+            handle.deliver(news(n));
+        }
+        handle.below(0).await;
+        assert!(outboxes.iter().all(|outbox| outbox.ended() == Some(CloseReason::INTERNAL)));
+    }
+
+    #[test]
+    fn a_sweep_looks_at_a_few_connections_in_one_go() {
+        let (mut shard, outboxes) = shard(SWEPT as usize + 1);
+        for n in 0..=SWEPT {
+            shard.members.router.at_mut(n).expect("it is there").next_ping = Duration::ZERO;
+        }
+        let pinged = || outboxes.iter().filter(|outbox| outbox.queued_bytes() > 0).count();
+        let mut sweep = Sweep::default();
+        assert!(!shard.members.sweep(&mut sweep));
+        assert_eq!(pinged(), SWEPT as usize);
+        assert!(shard.members.sweep(&mut sweep));
+        assert_eq!(pinged(), SWEPT as usize + 1);
+    }
+
+    /// Runs a shard; told once when it has ended, in whatever way.
+    fn supervised(shard: Shard) -> Arc<tokio::sync::Notify> {
+        let ended = Arc::new(tokio::sync::Notify::new());
+        let (by_itself, by_panic) = (ended.clone(), ended.clone());
+        let run = async move {
+            shard.run().await;
+            by_itself.notify_one();
+        };
+        supervise(run, move || by_panic.notify_one());
+        ended
+    }
+
+    fn frame(n: usize) -> bytes::Bytes {
+        let framing = NumberedFraming { framing: MemoryPipe::info().framing, number: 0 };
+        news(n).frame(framing, &Observing::default()).expect("it can be framed")
+    }
+
+    const FLOOD: usize = 5000;
+}
