@@ -41,6 +41,8 @@ pub trait Bus: Debug + Send + Sync + 'static {
     /// # Behavior
     /// - A new link has no interest and delivers nothing.
     /// - Several links are independent: each gets what it subscribed to.
+    /// - One who does not answer within [`Limits::bus_deadline`](crate::Limits::bus_deadline) is dropped, and asked again
+    ///   later: the dropped future leaves nothing behind.
     ///
     /// # Errors
     /// [`BusError`]; the caller tries again later.
@@ -75,6 +77,8 @@ pub trait BusInterest: Send + 'static {
     /// # Behavior
     /// - When it returns `Ok`, everything that is published afterwards in these topics arrives.
     /// - Asking for a topic twice delivers once.
+    /// - One who does not answer within [`Limits::bus_deadline`](crate::Limits::bus_deadline) is given up together with
+    ///   its link, which counts as lost.
     ///
     /// # Errors
     /// [`BusError`]: none of `topics` may be relied on; the link stays usable unless it ends.
@@ -84,6 +88,7 @@ pub trait BusInterest: Send + 'static {
     ///
     /// # Behavior
     /// - What is published after it returned `Ok` does not arrive.
+    /// - The deadline is that of [`subscribe`](Self::subscribe).
     ///
     /// # Errors
     /// [`BusError`]: some of `topics` may still be delivered.

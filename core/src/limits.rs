@@ -19,6 +19,9 @@ pub struct Limits {
     /// included; 10 s. Beyond it the connection is cut. It also bounds each later question to the
     /// authenticator and the authorizer, which then is answered `unavailable`.
     pub handshake_deadline: Duration,
+    /// Longest time for the bus to open a link, to take a subscription, and to answer a question about its history;
+    /// 10 s. Beyond it the link counts as lost and a new one is opened; a question is asked again.
+    pub bus_deadline: Duration,
     /// Longest time for the client to answer a close; 5 s. Beyond it the connection is cut.
     pub close_deadline: Duration,
     /// Most rooms of one connection; 128. Beyond it `too_many_rooms`. A membership costs about 100 bytes.
@@ -57,6 +60,7 @@ impl Default for Limits {
             outbox_bytes: 1024 * 1024,
             write_deadline: Duration::from_secs(10),
             handshake_deadline: Duration::from_secs(10),
+            bus_deadline: Duration::from_secs(10),
             close_deadline: Duration::from_secs(5),
             rooms_per_connection: 128,
             heartbeat: Duration::from_secs(30),
@@ -84,6 +88,7 @@ impl Limits {
             "outbox_bytes" => self.outbox_bytes = size(name, value)?,
             "write_deadline" => self.write_deadline = seconds(name, value)?,
             "handshake_deadline" => self.handshake_deadline = seconds(name, value)?,
+            "bus_deadline" => self.bus_deadline = seconds(name, value)?,
             "close_deadline" => self.close_deadline = seconds(name, value)?,
             "rooms_per_connection" => self.rooms_per_connection = number(name, value)?,
             "heartbeat" => self.heartbeat = seconds(name, value)?,

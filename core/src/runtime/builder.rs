@@ -12,7 +12,7 @@ use super::dispatcher::{Dispatcher, Kept};
 use super::gate::Gate;
 use super::handler::{Handler, NoHandler};
 use super::hub::{Hub, Inner, KeptHistory};
-use super::link::Link;
+use super::link::{Link, in_time};
 use super::observer::{Event, Observer, Observing};
 use super::reader::Reader;
 use super::shard::Shard;
@@ -101,23 +101,27 @@ impl HubBuilder {
     /// Connects to the bus and starts the node on the current tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`] when the bus cannot be reached.
+    /// [`StartError`] when the bus cannot be reached, or does not answer within `bus_deadline`.
     pub async fn start(self) -> Result<Hub, StartError> {
-        let mut links = Vec::new();
+        let (mut links, deadline) = (Vec::new(), self.limits.bus_deadline);
         for partition in 0..self.bus.partitions() {
-            let link = self.bus.connect(partition).await.map_err(StartError::Bus)?;
-            links.push(Link::new(self.bus.clone(), partition, link, self.observer.clone()));
+            let link = in_time(deadline, self.bus.connect(partition)).await;
+            let (bus, observer) = (self.bus.clone(), self.observer.clone());
+            let link = link.map_err(StartError::Bus)?;
+            links.push(Link::new(bus, partition, link, deadline, observer));
         }
         let key = match self.bus.history() {
-            Some(history) => Some(history.cursor_key().await.map_err(StartError::Bus)?),
+            Some(history) => {
+                let key = in_time(deadline, history.cursor_key()).await;
+                Some(key.map_err(StartError::Bus)?)
+            }
             None => None,
         };
         let key = key.map(|key| CursorKey::new(&key));
         let rules = Arc::new(self.topics);
-        let positions = positions(&*self.bus).await.map_err(StartError::Bus)?;
+        let positions = in_time(deadline, positions(&*self.bus)).await.map_err(StartError::Bus)?;
         let kept = key.clone().zip(positions).map(|(key, positions)| {
-            let look_every = self.limits.history_check;
-            Kept::new(self.bus.clone(), positions, rules.clone(), key, look_every)
+            Kept::new(self.bus.clone(), positions, rules.clone(), key, &self.limits)
         });
         let (wishes, wished) = mpsc::unbounded_channel();
         let node = self.node.unwrap_or_else(random_node);
@@ -164,7 +168,7 @@ impl HubBuilder {
             supervise(shard.run(), move || fail(&failed, &observer));
         }
         let gate = Mutex::new(Gate::new(clock::monotonic(), &self.limits));
-        let reader = Arc::new(Reader::new(self.bus.clone()));
+        let reader = Arc::new(Reader::new(self.bus.clone(), deadline));
         let hub = Hub(Arc::new(Inner {
             bus: self.bus,
             authenticator: self.authenticator,

@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -22,8 +21,8 @@ use super::reads::{Answer, Reads};
 use super::routed::Routed;
 use super::sabotage;
 use crate::{
-    Ask, Bus, BusError, CursorKey, Delivery, GapReason, Mark, Positions, Question, Scope, Step,
-    Topic, TopicRules,
+    Ask, Bus, BusError, CursorKey, Delivery, GapReason, Limits, Mark, Positions, Question, Scope,
+    Step, Topic, TopicRules,
 };
 
 /// What shards and connections ask of the dispatcher.
@@ -53,6 +52,41 @@ pub(crate) struct Dispatcher {
     rules: Arc<TopicRules>,
     up: Arc<AtomicBool>,
     inbox_bytes: usize,
+    turn: Turn,
+}
+
+/// Whose turn it is, so that nobody who is busy keeps the others waiting.
+#[derive(Default)]
+struct Turn {
+    /// Wishes since the last look at the links.
+    wishes: usize,
+    /// The link that is looked at first.
+    link: usize,
+}
+
+impl Turn {
+    fn may_wish(&self) -> bool {
+        self.wishes < MOST_WISHES
+    }
+
+    fn wished(&mut self) {
+        self.wishes += 1;
+    }
+
+    /// All links, in the order of this turn.
+    fn partitions(&self, links: usize) -> impl Iterator<Item = usize> + use<> {
+        let first = self.link;
+        (0..links).map(move |n| (first + n) % links)
+    }
+
+    /// Something came from this link: the next one is next.
+    fn was_of(&mut self, link: usize) {
+        (self.wishes, self.link) = (0, link + 1);
+    }
+
+    fn no_link(&mut self) {
+        self.wishes = 0;
+    }
 }
 
 /// What there is besides when the bus keeps a history.
@@ -70,11 +104,11 @@ impl Kept {
         positions: Positions,
         rules: Arc<TopicRules>,
         key: CursorKey,
-        look_every: Duration,
+        limits: &Limits,
     ) -> Self {
-        let mut looks = interval(look_every);
+        let mut looks = interval(limits.history_check);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { positions, rules, key, reads: Reads::new(bus), looks }
+        Self { positions, rules, key, reads: Reads::new(bus, limits.bus_deadline), looks }
     }
 
     fn keeps(&self, topic: &Topic) -> bool {
@@ -115,6 +149,7 @@ impl Dispatcher {
             rules,
             up,
             inbox_bytes,
+            turn: Turn::default(),
         }
     }
 
@@ -130,12 +165,18 @@ impl Dispatcher {
                 }
                 None => return,
             }
+            // A link that is never empty must not keep the thread.
+            tokio::task::coop::consume_budget().await;
         }
     }
 
     async fn next(&mut self) -> Option<Happened> {
         poll_fn(|cx| {
-            if let Poll::Ready(wish) = self.wishes.poll_recv(cx) {
+            // Wishes first, since somebody waits for them, but not for ever.
+            if self.turn.may_wish()
+                && let Poll::Ready(wish) = self.wishes.poll_recv(cx)
+            {
+                self.turn.wished();
                 return Poll::Ready(wish.map(Happened::Wish));
             }
             // Answers are few; behind a busy link they would wait for ever.
@@ -147,12 +188,14 @@ impl Dispatcher {
                     return Poll::Ready(Some(Happened::Look));
                 }
             }
-            for (partition, link) in self.links.iter_mut().enumerate() {
-                if let Poll::Ready(event) = link.poll_event(cx) {
+            for partition in self.turn.partitions(self.links.len()) {
+                if let Poll::Ready(event) = self.links[partition].poll_event(cx) {
+                    self.turn.was_of(partition);
                     return Poll::Ready(Some(Happened::Link(partition as u16, event)));
                 }
             }
-            Poll::Pending
+            self.turn.no_link();
+            self.wishes.poll_recv(cx).map(|wish| wish.map(Happened::Wish))
         })
         .await
     }
@@ -367,3 +410,6 @@ enum Happened {
     Read(Ask, Result<Answer, BusError>),
     Look,
 }
+
+/// Wishes that are taken in before the links have a turn.
+const MOST_WISHES: usize = 64;

@@ -1,6 +1,6 @@
 //! One partition's link as core sees it: connected for ever again, its interest kept up, its events in one stream.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::clock;
 use super::observer::{Event, Observing};
@@ -28,6 +28,7 @@ pub(crate) enum LinkEvent {
 pub(crate) struct Link {
     bus: Arc<dyn Bus>,
     partition: u16,
+    deadline: Duration,
     observer: Observing,
     interest: Interest,
     state: State,
@@ -42,14 +43,14 @@ enum State {
     Up(Live),
 }
 
-/// A command's outcome, and the interest that it had.
+/// A command's outcome, and the interest that it had, unless it was not answered in time.
 type Told = (Box<dyn BusInterest>, Result<(), BusError>);
 
 struct Live {
     deliveries: BoxStream<'static, Result<Delivery, BusError>>,
     /// Away while a command is under way: the command has it.
     interest: Option<Box<dyn BusInterest>>,
-    command: Option<BoxFuture<'static, Told>>,
+    command: Option<BoxFuture<'static, Option<Told>>>,
     topics: Vec<Topic>,
     subscribing: bool,
     /// After a refused command: when to try again.
@@ -62,6 +63,7 @@ impl Link {
         bus: Arc<dyn Bus>,
         partition: u16,
         link: BusLink,
+        deadline: Duration,
         observer: Observing,
     ) -> Self {
         observer.on(Event::LinkUp { partition });
@@ -69,6 +71,7 @@ impl Link {
         Self {
             bus,
             partition,
+            deadline,
             observer,
             interest: Interest::new(LINGER),
             state,
@@ -94,9 +97,11 @@ impl Link {
             match &mut self.state {
                 State::Waiting(sleep) => {
                     std::task::ready!(sleep.as_mut().poll(cx));
-                    let (bus, partition) = (self.bus.clone(), self.partition);
-                    self.state =
-                        State::Connecting(Box::pin(async move { bus.connect(partition).await }));
+                    let (bus, partition, deadline) =
+                        (self.bus.clone(), self.partition, self.deadline);
+                    self.state = State::Connecting(Box::pin(async move {
+                        in_time(deadline, bus.connect(partition)).await
+                    }));
                 }
                 State::Connecting(connect) => match std::task::ready!(connect.as_mut().poll(cx)) {
                     Ok(link) => {
@@ -108,7 +113,11 @@ impl Link {
                     Err(_) => self.wait(),
                 },
                 State::Up(live) => {
-                    if let Poll::Ready(event) = live.poll_command(cx, &mut self.interest) {
+                    let told = live.poll_command(cx, &mut self.interest, self.deadline);
+                    if let Poll::Ready(event) = told {
+                        if matches!(event, LinkEvent::Lost) {
+                            return Poll::Ready(self.lost());
+                        }
                         if let LinkEvent::Subscribed(topics) | LinkEvent::Refused(topics) = &event {
                             let done = matches!(event, LinkEvent::Subscribed(_));
                             self.observer.on(Event::Subscribed { topics: topics.len(), done });
@@ -119,12 +128,7 @@ impl Link {
                         Poll::Ready(Some(Ok(delivery))) => {
                             return Poll::Ready(LinkEvent::Delivery(Box::new(delivery)));
                         }
-                        Poll::Ready(_) => {
-                            self.interest.link_lost();
-                            self.wait();
-                            self.observer.on(Event::LinkLost { partition: self.partition });
-                            return Poll::Ready(LinkEvent::Lost);
-                        }
+                        Poll::Ready(_) => return Poll::Ready(self.lost()),
                         Poll::Pending => {}
                     }
                     return self.poll_timer(cx);
@@ -146,6 +150,13 @@ impl Link {
         Poll::Pending
     }
 
+    fn lost(&mut self) -> LinkEvent {
+        self.interest.link_lost();
+        self.wait();
+        self.observer.on(Event::LinkLost { partition: self.partition });
+        LinkEvent::Lost
+    }
+
     fn wait(&mut self) {
         self.state = State::Waiting(Box::pin(sleep(jitter(self.backoff))));
         self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
@@ -165,15 +176,23 @@ impl Live {
         }
     }
 
-    fn poll_command(&mut self, cx: &mut Context<'_>, machine: &mut Interest) -> Poll<LinkEvent> {
+    /// [`Lost`](LinkEvent::Lost) when the bus did not answer in time.
+    fn poll_command(
+        &mut self,
+        cx: &mut Context<'_>,
+        machine: &mut Interest,
+        deadline: Duration,
+    ) -> Poll<LinkEvent> {
         loop {
             if let Some(pause) = &mut self.pause {
                 std::task::ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
             if let Some(command) = &mut self.command {
-                let (interest, result) = std::task::ready!(command.as_mut().poll(cx));
-                (self.interest, self.command) = (Some(interest), None);
+                let told = std::task::ready!(command.as_mut().poll(cx));
+                self.command = None;
+                let Some((interest, result)) = told else { return Poll::Ready(LinkEvent::Lost) };
+                self.interest = Some(interest);
                 let topics = std::mem::take(&mut self.topics);
                 let done = result.is_ok();
                 if done {
@@ -200,15 +219,25 @@ impl Live {
             self.topics.clone_from(&topics);
             let subscribing = self.subscribing;
             self.command = Some(Box::pin(async move {
-                let result = if subscribing {
-                    interest.subscribe(&topics).await
-                } else {
-                    interest.unsubscribe(&topics).await
+                let asked = async {
+                    match subscribing {
+                        true => interest.subscribe(&topics).await,
+                        false => interest.unsubscribe(&topics).await,
+                    }
                 };
-                (interest, result)
+                let result = timeout(deadline, asked).await.ok()?;
+                Some((interest, result))
             }));
         }
     }
+}
+
+/// What a bus answers before the deadline.
+pub(super) async fn in_time<T>(
+    deadline: Duration,
+    asked: impl Future<Output = Result<T, BusError>>,
+) -> Result<T, BusError> {
+    timeout(deadline, asked).await.unwrap_or(Err(BusError::TimedOut))
 }
 
 /// How long after its last wish a topic is given up.

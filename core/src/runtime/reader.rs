@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::link::in_time;
 use super::reads::PAGE;
 use super::spawn::spawn;
 use crate::{Bus, BusError, Delivery, HistoryPage, Topic};
@@ -15,6 +16,7 @@ use crate::{Bus, BusError, Delivery, HistoryPage, Topic};
 /// next pages of one that was asked for more than fits a page.
 pub(crate) struct Reader {
     bus: Arc<dyn Bus>,
+    deadline: Duration,
     /// The topics that are being read, or were just now, with who waits for the next reading.
     waiting: Mutex<HashMap<Topic, Vec<Question>>>,
 }
@@ -25,8 +27,8 @@ struct Question {
 }
 
 impl Reader {
-    pub(crate) fn new(bus: Arc<dyn Bus>) -> Self {
-        Self { bus, waiting: Mutex::default() }
+    pub(crate) fn new(bus: Arc<dyn Bus>, deadline: Duration) -> Self {
+        Self { bus, deadline, waiting: Mutex::default() }
     }
 
     /// What a topic has kept after a clock, read after this call.
@@ -56,6 +58,8 @@ impl Reader {
 
     /// Reads a topic for as long as somebody asks.
     async fn serve(self: Arc<Self>, topic: Topic) {
+        // When the bus panics, who waits is answered too.
+        let _reading = Reading(&self, &topic);
         while let Some(asked) = self.next(&topic) {
             if !self.answer(&topic, asked).await {
                 sleep(READ_EVERY).await;
@@ -77,7 +81,10 @@ impl Reader {
     async fn answer(&self, topic: &Topic, asked: Vec<Question>) -> bool {
         let from = asked.iter().map(|question| question.after).min().unwrap_or_default();
         let page = match self.bus.history() {
-            Some(history) => history.after(topic, from, PAGE).await.map_err(Arc::new),
+            Some(history) => {
+                let asked = history.after(topic, from, PAGE);
+                in_time(self.deadline, asked).await.map_err(Arc::new)
+            }
             None => Err(Arc::new(BusError::Refused("there is no history".to_owned()))),
         };
         let mut left = Vec::new();
@@ -99,6 +106,17 @@ impl Reader {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Topic, Vec<Question>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The topic that a task reads. Dropped, nobody reads it.
+struct Reading<'a>(&'a Reader, &'a Topic);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().remove(self.1);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use futures_core::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Sleep, sleep};
 
+use super::link::in_time;
 use super::spawn::jitter;
 use crate::{Ask, Bus, BusError, HistoryPage, Positions, Question, Tops};
 
@@ -26,14 +27,15 @@ type Answered = (Ask, Result<Answer, BusError>);
 /// The questions that are under way; [`Positions`] says how many there may be.
 pub(crate) struct Reads {
     bus: Arc<dyn Bus>,
+    deadline: Duration,
     under_way: FuturesUnordered<BoxFuture<'static, Answered>>,
     /// After a failure: when to ask again.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Reads {
-    pub(crate) fn new(bus: Arc<dyn Bus>) -> Self {
-        Self { bus, under_way: FuturesUnordered::new(), pause: None }
+    pub(crate) fn new(bus: Arc<dyn Bus>, deadline: Duration) -> Self {
+        Self { bus, deadline, under_way: FuturesUnordered::new(), pause: None }
     }
 
     /// Asks what is to be asked; ready with an answer.
@@ -50,7 +52,7 @@ impl Reads {
             self.pause = None;
         }
         while let Some(ask) = positions.poll() {
-            self.under_way.push(Box::pin(answer(self.bus.clone(), ask)));
+            self.under_way.push(Box::pin(answer(self.bus.clone(), ask, self.deadline)));
         }
         match ready!(Pin::new(&mut self.under_way).poll_next(cx)) {
             Some(answered) => Poll::Ready(answered),
@@ -64,14 +66,19 @@ impl Reads {
     }
 }
 
-async fn answer(bus: Arc<dyn Bus>, ask: Ask) -> Answered {
+async fn answer(bus: Arc<dyn Bus>, ask: Ask, deadline: Duration) -> Answered {
     let Some(history) = bus.history() else {
         return (ask, Err(BusError::Refused("there is no history".to_owned())));
     };
-    let answer = match &ask.question {
-        Question::Tops(topics) => history.tops(ask.partition, topics).await.map(Answer::Tops),
-        Question::After(topic, clock) => history.after(topic, *clock, PAGE).await.map(Answer::Page),
+    let asked = async {
+        match &ask.question {
+            Question::Tops(topics) => history.tops(ask.partition, topics).await.map(Answer::Tops),
+            Question::After(topic, clock) => {
+                history.after(topic, *clock, PAGE).await.map(Answer::Page)
+            }
+        }
     };
+    let answer = in_time(deadline, asked).await;
     (ask, answer)
 }
 
