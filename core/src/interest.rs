@@ -3,25 +3,30 @@
 //! Joins and leaves state wishes; the machine computes the next command. Only one command is under
 //! way at a time, so a subscribe and an unsubscribe cannot overtake each other. It has no clock and
 //! does not talk to a bus: [`poll`](Interest::poll) says what to do, and the driver reports back.
+//!
+//! What it remembers is bounded by the topics that are wanted or may be delivered: each of them waits at most once, and
+//! without a link none does.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::Topic;
 
 /// The wishes of a node for one link, and what the link confirmed.
 ///
-/// Order of calls: [`set`](Self::set) at any time; [`poll`](Self::poll) gives a command only when none
-/// is under way; each command ends with [`confirmed`](Self::confirmed), [`failed`](Self::failed) or
-/// [`link_lost`](Self::link_lost).
+/// Order of calls: [`set`](Self::set) at any time; [`link_up`](Self::link_up) when there is a link, also the first;
+/// [`poll`](Self::poll) gives a command only then, and only when none is under way; each command ends with
+/// [`confirmed`](Self::confirmed), [`failed`](Self::failed) or [`link_lost`](Self::link_lost).
 #[derive(Debug, Default)]
 pub struct Interest {
     topics: HashMap<Topic, State>,
-    /// Topics whose wish and confirmation may differ; may name a topic twice or in vain.
-    dirty: VecDeque<Topic>,
-    /// Topics that nobody wants any more, in the order in which their time comes.
-    lingering: VecDeque<(Duration, Topic)>,
+    /// Topics to subscribe, by their turns.
+    subscribes: BTreeMap<u64, Topic>,
+    /// Topics to unsubscribe, by when they come due.
+    unsubscribes: BTreeSet<(Duration, Topic)>,
+    next_turn: u64,
     in_flight: Option<Command>,
+    is_up: bool,
     linger: Duration,
 }
 
@@ -31,6 +36,7 @@ struct State {
     held: Held,
     /// When the last wish ended; an unsubscribe waits for `linger` after it.
     unwanted_since: Duration,
+    place: Place,
 }
 
 /// Whether the link delivers a topic.
@@ -40,6 +46,17 @@ enum Held {
     No,
     Maybe,
     Yes,
+}
+
+/// Where a topic waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Place {
+    #[default]
+    None,
+    Subscribe(u64),
+    Unsubscribe(Duration),
+    /// In the command under way; what is next is decided when that ends.
+    InFlight,
 }
 
 /// What the driver is to ask of the link.
@@ -53,7 +70,7 @@ pub enum Command {
 
 impl Interest {
     /// A machine that gives a topic up only `linger` after its last wish ended, so that a quick
-    /// return costs nothing.
+    /// return costs nothing. It has no link yet.
     pub fn new(linger: Duration) -> Self {
         Self { linger, ..Self::default() }
     }
@@ -69,11 +86,11 @@ impl Interest {
             return;
         }
         state.wanted = wanted;
-        if wanted {
-            self.dirty.push_back(topic.clone());
-        } else {
+        if !wanted {
             state.unwanted_since = now;
-            self.lingering.push_back((now + self.linger, topic.clone()));
+        }
+        if state.place != Place::InFlight {
+            self.settle(topic);
         }
     }
 
@@ -87,8 +104,18 @@ impl Interest {
         self.topics.iter().filter(|(_, state)| state.wanted).map(|(topic, _)| topic)
     }
 
-    /// The next command, of at most `max` topics; `None` while one is under way or nothing is to be done.
-    /// Subscribes go first: somebody waits for them.
+    /// How many topics it remembers: those that are wanted, and those that the link may deliver still.
+    pub fn known(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// How many topics wait for a command.
+    pub fn queued(&self) -> usize {
+        self.subscribes.len() + self.unsubscribes.len()
+    }
+
+    /// The next command, of at most `max` topics; `None` without a link, while one is under way or when nothing is to
+    /// be done. Subscribes go first: somebody waits for them.
     pub fn poll(&mut self, now: Duration, max: usize) -> Option<Command> {
         if self.in_flight.is_some() {
             return None;
@@ -100,108 +127,115 @@ impl Interest {
         } else {
             Command::Subscribe(subscribe)
         };
-        let (Command::Subscribe(topics) | Command::Unsubscribe(topics)) = &command;
-        self.mark(topics, Held::Maybe);
+        self.mark(command.topics(), Held::Maybe, Place::InFlight);
         self.in_flight = Some(command.clone());
         Some(command)
     }
 
     /// When [`poll`](Self::poll) may have an unsubscribe that it does not have yet.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.lingering.front().map(|(due, _)| *due)
+        self.unsubscribes.first().map(|(due, _)| *due)
     }
 
     /// The command under way succeeded.
     pub fn confirmed(&mut self) {
-        match self.in_flight.take() {
-            Some(Command::Subscribe(topics)) => self.mark(&topics, Held::Yes),
-            Some(Command::Unsubscribe(topics)) => {
-                self.mark(&topics, Held::No);
-                for topic in topics {
-                    self.settle(topic);
-                }
-            }
-            None => {}
-        }
+        let Some(command) = self.in_flight.take() else { return };
+        let held = match command {
+            Command::Subscribe(_) => Held::Yes,
+            Command::Unsubscribe(_) => Held::No,
+        };
+        self.ended(&command, held);
     }
 
     /// The command under way failed and the link lives: the wishes stand and will be polled again.
     /// Its topics may be delivered or not: who wants them subscribes again, who does not unsubscribes.
     pub fn failed(&mut self) {
-        match self.in_flight.take() {
-            Some(Command::Subscribe(topics)) => self.dirty.extend(topics),
-            Some(Command::Unsubscribe(topics)) => {
-                for topic in topics {
-                    let since =
-                        self.topics.get(&topic).map_or(Duration::ZERO, |s| s.unwanted_since);
-                    self.lingering.push_back((since + self.linger, topic));
-                }
-            }
-            None => {}
+        if let Some(command) = self.in_flight.take() {
+            self.ended(&command, Held::Maybe);
+        }
+    }
+
+    /// There is a link, and it has nothing yet: all that is wanted waits for it.
+    pub fn link_up(&mut self) {
+        self.is_up = true;
+        let wanted: Vec<_> = self.wanted().cloned().collect();
+        for topic in &wanted {
+            self.settle(topic);
         }
     }
 
     /// The link is gone, and with it everything that it had confirmed. The wishes stand.
     pub fn link_lost(&mut self) {
-        self.in_flight = None;
-        self.dirty.clear();
-        self.lingering.clear();
+        (self.is_up, self.in_flight) = (false, None);
+        self.subscribes.clear();
+        self.unsubscribes.clear();
         self.topics.retain(|_, state| state.wanted);
-        for (topic, state) in &mut self.topics {
-            state.held = Held::No;
-            self.dirty.push_back(topic.clone());
+        for state in self.topics.values_mut() {
+            (state.held, state.place) = (Held::No, Place::None);
         }
     }
 
     fn take_subscribes(&mut self, max: usize) -> Vec<Topic> {
-        let mut batch = Vec::new();
-        while batch.len() < max {
-            let Some(topic) = self.dirty.pop_front() else { break };
-            let needed = self.topics.get(&topic).is_some_and(|s| s.wanted && s.held != Held::Yes);
-            // A batch is bounded, so this stays cheap; a topic is dirty twice only after a change of mind.
-            if needed && !batch.contains(&topic) {
-                batch.push(topic);
-            } else if !needed {
-                self.settle(topic);
-            }
-        }
-        batch
+        let next = std::iter::from_fn(|| self.subscribes.pop_first());
+        next.take(max).map(|(_, topic)| topic).collect()
     }
 
     fn take_unsubscribes(&mut self, now: Duration, max: usize) -> Vec<Topic> {
-        let mut batch = Vec::new();
-        while batch.len() < max && self.lingering.front().is_some_and(|(due, _)| *due <= now) {
-            let Some((_, topic)) = self.lingering.pop_front() else { break };
-            let due = |s: &State| {
-                !s.wanted && s.held != Held::No && s.unwanted_since + self.linger <= now
-            };
-            if self.topics.get(&topic).is_some_and(due) && !batch.contains(&topic) {
-                batch.push(topic);
-            } else {
-                self.settle(topic);
-            }
-        }
-        batch
+        let next = std::iter::from_fn(|| {
+            let is_due = self.unsubscribes.first().is_some_and(|(due, _)| *due <= now);
+            is_due.then(|| self.unsubscribes.pop_first()).flatten()
+        });
+        next.take(max).map(|(_, topic)| topic).collect()
     }
 
-    fn mark(&mut self, topics: &[Topic], held: Held) {
+    fn ended(&mut self, command: &Command, held: Held) {
+        self.mark(command.topics(), held, Place::None);
+        for topic in command.topics() {
+            self.settle(topic);
+        }
+    }
+
+    fn mark(&mut self, topics: &[Topic], held: Held, place: Place) {
         for topic in topics {
             if let Some(state) = self.topics.get_mut(topic) {
-                state.held = held;
+                (state.held, state.place) = (held, place);
             }
         }
     }
 
-    /// Looks at a topic whose command ended or was not needed: forgets it, or puts it back in line.
-    fn settle(&mut self, topic: Topic) {
-        match self.topics.get(&topic) {
-            Some(state) if !state.wanted && state.held == Held::No => {
-                self.topics.remove(&topic);
-            }
-            Some(state) if state.wanted && state.held != Held::Yes && self.in_flight.is_none() => {
-                self.dirty.push_back(topic);
-            }
-            _ => {}
+    /// Puts a topic where it is to wait now, and nowhere else; forgets it when nothing is left to do for it.
+    fn settle(&mut self, topic: &Topic) {
+        let Some(state) = self.topics.get_mut(topic) else { return };
+        match state.place {
+            Place::Subscribe(turn) => drop(self.subscribes.remove(&turn)),
+            Place::Unsubscribe(due) => drop(self.unsubscribes.remove(&(due, topic.clone()))),
+            Place::None | Place::InFlight => {}
         }
+        state.place = match (state.wanted, state.held) {
+            (false, Held::No) => {
+                self.topics.remove(topic);
+                return;
+            }
+            _ if !self.is_up => Place::None,
+            (true, Held::Yes) => Place::None,
+            (true, Held::No | Held::Maybe) => {
+                self.next_turn += 1;
+                self.subscribes.insert(self.next_turn, topic.clone());
+                Place::Subscribe(self.next_turn)
+            }
+            (false, Held::Maybe | Held::Yes) => {
+                let due = state.unwanted_since + self.linger;
+                self.unsubscribes.insert((due, topic.clone()));
+                Place::Unsubscribe(due)
+            }
+        };
+    }
+}
+
+impl Command {
+    /// The topics that it is about.
+    pub fn topics(&self) -> &[Topic] {
+        let (Self::Subscribe(topics) | Self::Unsubscribe(topics)) = self;
+        topics
     }
 }

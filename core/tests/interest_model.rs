@@ -1,4 +1,5 @@
-//! Whatever fails in between, a link ends up with exactly the topics that are wanted.
+//! Whatever fails in between, a link ends up with exactly the topics that are wanted, and what the machine remembers
+//! is bounded by its topics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +26,7 @@ enum Op {
         done: u8,
     },
     LoseLink,
+    FindLink,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -35,6 +37,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Op::Confirm),
         2 => any::<u8>().prop_map(|done| Op::Fail { done }),
         1 => Just(Op::LoseLink),
+        3 => Just(Op::FindLink),
     ]
 }
 
@@ -48,7 +51,10 @@ struct World {
     interest: Interest,
     linger: Duration,
     now: Duration,
+    is_up: bool,
     link: BTreeSet<Topic>,
+    /// What the link was asked for, unless it was given up since.
+    asked: BTreeSet<Topic>,
     under_way: Option<Command>,
     wanted: BTreeSet<Topic>,
     unwanted_since: BTreeMap<Topic, Duration>,
@@ -60,7 +66,9 @@ impl World {
             interest: Interest::new(linger),
             linger,
             now: Duration::ZERO,
+            is_up: false,
             link: BTreeSet::new(),
+            asked: BTreeSet::new(),
             under_way: None,
             wanted: BTreeSet::new(),
             unwanted_since: BTreeMap::new(),
@@ -82,10 +90,19 @@ impl World {
                 }
             }
             Op::LoseLink => {
+                (self.is_up, self.under_way) = (false, None);
                 self.link.clear();
-                self.under_way = None;
+                self.asked.clear();
                 self.interest.link_lost();
             }
+            Op::FindLink => self.find_link(),
+        }
+    }
+
+    fn find_link(&mut self) {
+        if !self.is_up {
+            self.is_up = true;
+            self.interest.link_up();
         }
     }
 
@@ -101,6 +118,7 @@ impl World {
     /// Whether there was a command.
     fn poll(&mut self, max: usize) -> bool {
         let Some(command) = self.interest.poll(self.now, max) else { return false };
+        assert!(self.is_up, "a command needs a link");
         assert_eq!(self.under_way, None, "one command at a time");
         let (Command::Subscribe(topics) | Command::Unsubscribe(topics)) = &command;
         assert!((1..=max).contains(&topics.len()));
@@ -108,7 +126,9 @@ impl World {
         for topic in topics {
             let subscribe = matches!(command, Command::Subscribe(_));
             assert_eq!(self.wanted.contains(topic), subscribe, "a command follows the wish");
-            if !subscribe {
+            if subscribe {
+                self.asked.insert(topic.clone());
+            } else {
                 assert!(self.unwanted_since[topic] + self.linger <= self.now, "it lingers");
             }
         }
@@ -119,6 +139,9 @@ impl World {
     fn confirm(&mut self) {
         if let Some(command) = self.under_way.take() {
             self.obey(&command, u8::MAX);
+            if let Command::Unsubscribe(topics) = &command {
+                self.asked.retain(|topic| !topics.contains(topic));
+            }
             self.interest.confirmed();
         }
     }
@@ -136,6 +159,10 @@ impl World {
 
     fn check(&self) {
         assert_eq!(self.interest.wanted().cloned().collect::<BTreeSet<_>>(), self.wanted);
+        let known = self.wanted.union(&self.asked).count();
+        assert_eq!(self.interest.known(), known, "what is neither wanted nor held is forgotten");
+        let queued = if self.is_up { known } else { 0 };
+        assert!(self.interest.queued() <= queued, "each topic waits once, and only for a link");
         for topic in (0..5).map(topic).filter(|topic| self.interest.is_subscribed(topic)) {
             assert!(self.link.contains(&topic), "{topic:?} counts as subscribed");
             let leaving = matches!(&self.under_way, Some(Command::Unsubscribe(topics)) if topics.contains(&topic));
@@ -145,6 +172,7 @@ impl World {
 
     /// Lets everything succeed until nothing is left to do.
     fn drain(&mut self) {
+        self.find_link();
         for _ in 0..1000 {
             self.confirm();
             self.check();

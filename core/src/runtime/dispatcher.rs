@@ -213,7 +213,9 @@ impl Dispatcher {
         shard: usize,
         answer: oneshot::Sender<Result<usize, BusAway>>,
     ) {
-        let mut away = false;
+        // Without a link nobody waits: whoever asked is told at once, and gives up what was counted for it.
+        let link = |topic| &self.links[usize::from(self.bus.partition(topic))];
+        let is_away = !topics.iter().map(link).all(Link::is_up);
         let first = topics.first().and_then(|topic| self.topics.get(topic));
         let before = first.map_or(0, |entry| entry.counts.iter().sum());
         let barrier = Arc::new(Barrier::new(topics.len(), before, shard, answer));
@@ -221,7 +223,6 @@ impl Dispatcher {
             let partition = self.bus.partition(topic);
             let link = &mut self.links[usize::from(partition)];
             link.set(topic, true);
-            away |= !link.is_up();
             let is_subscribed = link.is_subscribed(topic);
             if let Some(kept) = self.kept.as_mut().filter(|kept| kept.keeps(topic)) {
                 let is_new = !self.topics.contains_key(topic);
@@ -235,11 +236,11 @@ impl Dispatcher {
             entry.counts[shard] += 1;
             if is_subscribed && self.is_ready(topic) {
                 self.pass(&barrier);
-            } else if let Some(entry) = self.topics.get_mut(topic) {
+            } else if let Some(entry) = self.topics.get_mut(topic).filter(|_| !is_away) {
                 entry.waiting.push(barrier.clone());
             }
         }
-        if away {
+        if is_away {
             barrier.answer(Err(BusAway));
         }
         self.pass(&barrier);

@@ -67,17 +67,10 @@ impl Link {
         observer: Observing,
     ) -> Self {
         observer.on(Event::LinkUp { partition });
-        let state = State::Up(Live::new(link));
-        Self {
-            bus,
-            partition,
-            deadline,
-            observer,
-            interest: Interest::new(LINGER),
-            state,
-            backoff: FIRST_BACKOFF,
-            timer: None,
-        }
+        let (mut interest, state) = (Interest::new(LINGER), State::Up(Live::new(link)));
+        interest.link_up();
+        let (backoff, timer) = (FIRST_BACKOFF, None);
+        Self { bus, partition, deadline, observer, interest, state, backoff, timer }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -106,6 +99,7 @@ impl Link {
                 State::Connecting(connect) => match std::task::ready!(connect.as_mut().poll(cx)) {
                     Ok(link) => {
                         self.state = State::Up(Live::new(link));
+                        self.interest.link_up();
                         self.backoff = FIRST_BACKOFF;
                         self.observer.on(Event::LinkUp { partition: self.partition });
                         return Poll::Ready(LinkEvent::Up);
