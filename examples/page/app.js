@@ -79,7 +79,7 @@ function open(pane, options) {
     if (!lostAt) return;
     reconnects += 1;
     const seconds = Math.max(1, Math.round((Date.now() - lostAt) / 1000));
-    addNote(pane, `Back after ${seconds} s${recovered ? ", nothing was missed" : ""}`);
+    addNote(pane, `Back after ${seconds} s, ${recovered ? "nothing was missed" : "something may have been missed"}`, !recovered);
     lostAt = 0;
     $(`${pane}-count`).textContent = reconnects === 1 ? "1 reconnect" : `${reconnects} reconnects`;
   });
