@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { startNginx } from "./nginx.mjs";
 import { PATIENCE, openPage, startBrowser, startProxy, startServer, token, until } from "./support.mjs";
 
 const OPTIONS = { timeout: 3 * PATIENCE };
@@ -88,9 +89,10 @@ test("a network that swallows everything is noticed by the heartbeat", OPTIONS, 
   await ann.opened();
 });
 
-test("offline and online again", OPTIONS, async (t) => {
+test("offline and online again, through nginx", OPTIONS, async (t) => {
   const server = await startServer(t);
-  const proxy = await startProxy(t, server.port);
+  const nginx = await startNginx(t, server.port);
+  const proxy = await startProxy(t, nginx.port);
   const context = await (await startBrowser(t)).newContext();
   const ann = await openPage(context, proxy.port, { rooms: ["r1"], token: token("ann") });
   await ann.opened();
@@ -107,11 +109,12 @@ test("offline and online again", OPTIONS, async (t) => {
   await until("news", async () => (await ann.heard("news")).length > 0);
 });
 
-test("a token is renewed on the connection that it opened", OPTIONS, async (t) => {
+test("a token is renewed on the connection that it opened, through nginx", OPTIONS, async (t) => {
   const server = await startServer(t, { flags: ["--limit", "token_leeway=0"] });
+  const nginx = await startNginx(t, server.port);
   const context = await (await startBrowser(t)).newContext();
   const given = [];
-  const ann = await openPage(context, server.port, {}, () => {
+  const ann = await openPage(context, nginx.port, {}, () => {
     given.push(token("ann", given.length === 0 ? 40 : 3600));
     return given.at(-1);
   });

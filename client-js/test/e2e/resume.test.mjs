@@ -73,6 +73,33 @@ for (const transport of ["websocket", "sse"]) {
   });
 }
 
+for (const transport of ["websocket", "sse"]) {
+  test(`over ${transport} what was not for this connection is not replayed to the next one either`, OPTIONS, async (t) => {
+    const { server, proxy, open } = await setUp(t, { transport });
+    const [ann, bob] = [await open(), await open({ token: token("bob") })];
+    const [{ clientId }] = await ann.heard("connected");
+    // As an application that sends on what Ann said to all but her.
+    const publish = (payload, except) => server.publish({ to: { room: "r" }, except, type: "n", payload });
+    const to = async (tab, last) => {
+      await until(`the number ${last}`, async () => (await tab.heard("n")).at(-1) === last);
+      return tab.heard("n");
+    };
+    await publish(1, { client: clientId });
+    await publish(2);
+    assert.deepEqual(await to(ann, 2), [2]);
+    proxy.dead = true;
+    proxy.cut();
+    await until("waiting", () => ann.page.evaluate(() => window.t.state !== "open"));
+    await publish(3, { client: clientId });
+    await publish(4);
+    proxy.dead = false;
+    proxy.cut();
+    assert.deepEqual(await to(ann, 4), [2, 4]);
+    assert.deepEqual(await to(bob, 4), [1, 2, 3, 4]);
+    assert.notEqual((await ann.heard("connected")).at(-1).clientId, clientId);
+  });
+}
+
 test("while leading tabs are closed", OPTIONS, async (t) => {
   const { server, open } = await setUp(t, { shared: true });
   const tabs = [await open(), await open(), await open()];

@@ -1,23 +1,25 @@
-// One connection for all tabs, in Chromium, against the real server.
+// One connection for all tabs, in Chromium, through a real nginx, against the real server.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { startNginx } from "./nginx.mjs";
 import { PATIENCE, openPage, startBrowser, startServer, token, until } from "./support.mjs";
 
 const OPTIONS = { timeout: 3 * PATIENCE };
 
 async function openTabs(t, rooms, more = {}) {
   const server = await startServer(t);
+  const { port } = await startNginx(t, server.port);
   const context = await (await startBrowser(t)).newContext();
   const shared = { shared: true, token: token("ann"), ...more };
   const tabs = [];
   for (const room of rooms) {
-    tabs.push(await openPage(context, server.port, { ...shared, rooms: room ? [room] : [] }));
+    tabs.push(await openPage(context, port, { ...shared, rooms: room ? [room] : [] }));
     await tabs.at(-1).opened();
   }
   const connections = async () => (await server.connections()).websocket;
-  return { server, context, tabs, connections };
+  return { server, port, context, tabs, connections };
 }
 
 const say = (tab, roomId, data) =>
@@ -85,8 +87,8 @@ for (const [how, end] of [
   });
 }
 
-test("a tab that hangs while it leads is replaced", OPTIONS, async (t) => {
-  const { tabs, connections } = await openTabs(t, ["a", "b"]);
+test("a tab that hangs while it leads is replaced, and nobody misses anything", OPTIONS, async (t) => {
+  const { server, tabs, connections } = await openTabs(t, ["a", "b", "a"]);
   const before = await tabs[1].page.evaluate(() => window.t.clientId);
   await tabs[1].page.bringToFront();
   let over = false;
@@ -94,32 +96,57 @@ test("a tab that hangs while it leads is replaced", OPTIONS, async (t) => {
     const end = Date.now() + 25_000;
     while (Date.now() < end);
   }).then(() => (over = true));
-  await until("a new connection", async () => (await tabs[1].page.evaluate(() => window.t.clientId)) !== before);
+  let count = 0;
+  const publish = async () => {
+    count += 1;
+    for (const room of ["a", "b"]) {
+      await server.publish({ to: { room }, type: "room:message", payload: { data: count } });
+    }
+    await server.publish({ to: { user: "ann" }, type: "mail", payload: count });
+  };
+  // While the leader hangs and nobody knows, while another leads, and when the old one has come to itself.
+  while ((await tabs[1].page.evaluate(() => window.t.clientId)) === before) {
+    await publish();
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  await publish();
+  await until("what was published", async () => (await data(tabs[1])).includes(count));
   assert.equal(over, false, "taken over while the other hung");
-  assert.equal((await say(tabs[1], "b", "1")).type, "ok");
-  // The old leader comes to itself and is one of the tabs.
+  await until("the old leader", () => over || undefined);
+  await publish();
   const client = await tabs[1].page.evaluate(() => window.t.clientId);
   await until("the same", async () => (await tabs[0].page.evaluate(() => window.t.clientId)) === client);
-  assert.equal((await say(tabs[0], "a", "2")).type, "ok");
-  await until("its message", async () => (await data(tabs[0])).includes("2"));
+  await publish();
+  const all = Array.from({ length: count }, (_, n) => n + 1);
+  for (const tab of tabs) {
+    await until("the last", async () => (await data(tab)).at(-1) === count);
+    await until("the last mail", async () => (await tab.heard("mail")).at(-1) === count);
+    // What the old leader heard and could not pass on any more comes to it once more, and to it alone.
+    const once = tab === tabs[0] ? (numbers) => [...new Set(numbers)] : (numbers) => numbers;
+    assert.deepEqual(once(await data(tab)), all);
+    assert.deepEqual(once(await tab.heard("mail")), all);
+    assert.deepEqual(await tab.heard("gap"), []);
+  }
+  assert.equal((await say(tabs[0], "a", "hello")).type, "ok");
+  await until("its message", async () => (await data(tabs[0])).includes("hello"));
   assert.equal(await connections(), 1);
 });
 
 test("other users, other connections", OPTIONS, async (t) => {
-  const { context, server, connections } = await openTabs(t, ["a"], { shared: "ann" });
-  const bob = await openPage(context, server.port, { shared: "bob", token: token("bob"), rooms: ["a"] });
+  const { context, port, connections } = await openTabs(t, ["a"], { shared: "ann" });
+  const bob = await openPage(context, port, { shared: "bob", token: token("bob"), rooms: ["a"] });
   await bob.opened();
   assert.equal(await connections(), 2);
 });
 
 test("what ends the connection for good ends it in all tabs, and a new one may be opened", OPTIONS, async (t) => {
-  const { context, server, tabs } = await openTabs(t, ["a", "b"]);
+  const { context, port, server, tabs } = await openTabs(t, ["a", "b"]);
   await server.admin("/disconnect", { user: "ann" });
   for (const tab of tabs) {
     const closed = await until("closed", async () => (await tab.states()).find(({ state }) => state === "closed"));
     assert.equal(closed.code, 4002);
     await tab.page.evaluate(() => window.loop);
   }
-  const again = await openPage(context, server.port, { shared: true, token: token("ann"), rooms: ["a"] });
+  const again = await openPage(context, port, { shared: true, token: token("ann"), rooms: ["a"] });
   await again.opened();
 });
