@@ -87,18 +87,19 @@ export interface Options {
   cursor?: string;
   /**
    * One connection for all tabs of this origin that say the same here. Tabs of different users must say different
-   * things, such as the user's id. Where the browser has no Web Locks (they need https), each tab connects by itself.
+   * things, such as the user's id. Where the browser has no Web Locks (they need https) or refuses them (as in a
+   * sandboxed frame), each tab connects by itself.
    */
   shared?: boolean | string;
-  /** Always this one. Default: a WebSocket; after 3 failures before it was open, an event stream. */
+  /** Always this one. Default: a WebSocket; after 3 that broke before `connected`, an event stream. */
   transport?: Transport;
   /** Where the event stream is, seen from the URL of the WebSocket. Default: `events`, its neighbour. */
   events?: string;
   /** How long an answer may take from when the message is sent, in milliseconds. Default: 10,000. */
   timeoutMs?: number;
-  /** How many messages may wait for a connection; the next is rejected with `queue_full`. Default: 100. */
+  /** How many messages, and how many joins, may wait for a connection; the next is rejected with `queue_full`. Default: 100. */
   queue?: number;
-  /** How often a WebSocket is tried beside an event stream, in milliseconds. Default: 300,000. */
+  /** How often a WebSocket is tried beside an event stream, in milliseconds, give or take a quarter. Default: 300,000. */
   retryWebSocketMs?: number;
   /** For environments without their own. Default: `globalThis.WebSocket`; without one it is an event stream. */
   WebSocket?: (new (url: string) => any) | null;
@@ -134,9 +135,11 @@ export interface Client<Events extends object = Record<string, any>> extends Asy
   send<Answer = unknown>(type: string, payload?: unknown, options?: SendOptions): Promise<Message<Answer>>;
   /**
    * Joins a room and stays in it over reconnects, until `leave`, or until the server takes the client out. In a room
-   * where it is already, asks again who is there. Rejects with the server's code, or with `left` or `closed`.
+   * where it is already, asks again who is there. Rejects with the server's code, or with `left`, `timeout` (then it is
+   * not in the room), `queue_full` or `closed`.
    */
   join(room: string, options?: JoinOptions): Promise<Message<ProtocolEvents["room:joined"]>>;
+  /** Leaves a room. That is done too when the connection is lost before the answer. */
   leave(room: string): Promise<Message<ProtocolEvents["room:left"]>>;
   /** Ends the connection for good; what is waited for is rejected with `closed`. */
   close(): void;

@@ -1,69 +1,67 @@
-import { TidingsError } from "./error.js";
+import { TidingsError, queueFull } from "./error.js";
 
 /** Messages of the client: those that wait for a connection, and those that wait for their answer. */
-export class Calls {
-  #queue = [];
-  #open = new Map();
-  #lastId = 0;
-  #options;
+export function keepCalls(options) {
+  const queue = [];
+  const open = new Map();
+  let lastId = 0;
 
-  constructor(options) {
-    this.#options = options;
-  }
-
-  /** How many wait for their answer. */
-  get size() {
-    return this.#open.size;
-  }
+  return { send, flush, settled, answer, lost, end };
 
   /** Sends by `wire` when there is one, else as soon as there is. `onSent` is called just before. */
-  send(wire, type, payload, { timeoutMs = this.#options.timeoutMs } = {}, onSent) {
-    return new Promise((resolve, reject) => {
-      const id = ++this.#lastId;
-      const call = { id, text: JSON.stringify({ type, payload, id }), timeoutMs, onSent, resolve, reject };
-      if (wire) this.#write(wire, call);
-      else if (this.#queue.length < this.#options.queue) this.#queue.push(call);
-      else reject(new TidingsError("queue_full", "too many messages wait for a connection"));
+  function send(wire, type, payload, { timeoutMs = options.timeoutMs } = {}, onSent) {
+    const id = ++lastId;
+    const call = { id, timeoutMs, onSent };
+    call.over = new Promise((resolve, reject) => {
+      Object.assign(call, { text: JSON.stringify({ type, payload, id }), resolve, reject });
+      if (wire) write(wire, call);
+      else if (queue.length < options.queue) queue.push(call);
+      else reject(queueFull());
     });
+    return call.over;
   }
 
-  flush(wire) {
-    for (const call of this.#queue.splice(0)) this.#write(wire, call);
+  function flush(wire) {
+    for (const call of queue.splice(0)) write(wire, call);
   }
 
-  /** Takes in a message; whether it was an answer that is waited for. */
-  answer(message) {
+  /** When all that wait for their answer by now have it, or have given up. */
+  function settled() {
+    return Promise.allSettled([...open.values()].map(({ over }) => over));
+  }
+
+  /** Takes in a message: perhaps it is an answer that is waited for. */
+  function answer(message) {
     const { type, id, payload } = message;
-    const call = this.#take(id);
+    const call = take(id);
     if (type === "error") call?.reject(new TidingsError(payload.code, payload.message));
     else call?.resolve(message);
-    return call !== undefined;
   }
 
   /** The connection is gone: nobody knows what became of what was sent by it. */
-  lost() {
-    this.#fail([...this.#open.keys()], "connection_lost", "lost before the answer came");
+  function lost() {
+    for (const id of [...open.keys()]) fail(id, "connection_lost");
   }
 
   /** There will be no connection any more. */
-  end(error) {
-    for (const { reject } of this.#queue.splice(0)) reject(error);
+  function end(error) {
+    for (const { reject } of queue.splice(0)) reject(error);
   }
 
-  #write(wire, call) {
-    this.#open.set(call.id, call);
-    call.timer = setTimeout(() => this.#fail([call.id], "timeout", "no answer in time"), call.timeoutMs);
+  function write(wire, call) {
+    open.set(call.id, call);
+    call.timer = setTimeout(() => fail(call.id, "timeout"), call.timeoutMs);
     call.onSent?.();
     wire.send(call.text, call.id);
   }
 
-  #fail(ids, code, text) {
-    for (const id of ids) this.#take(id)?.reject(new TidingsError(code, text));
+  function fail(id, code) {
+    take(id)?.reject(new TidingsError(code, "no answer came"));
   }
 
-  #take(id) {
-    const call = this.#open.get(id);
-    this.#open.delete(id);
+  function take(id) {
+    const call = open.get(id);
+    open.delete(id);
     clearTimeout(call?.timer);
     return call;
   }

@@ -1,70 +1,68 @@
-import { Engine } from "./engine.js";
+import { startEngine } from "./engine.js";
 import { TidingsError } from "./error.js";
 import { MOST_BEHIND } from "./limits.js";
 import { roomOf } from "./protocol.js";
-import { Tab } from "./tab.js";
+import { startTab } from "./tab.js";
 
 /** What an application holds: its listeners and loops, before a connection of its own or one of all tabs. */
-export class Client {
-  state = "connecting";
-  transport;
-  clientId;
-  #listeners = new Map();
-  #loops = new Set();
-  #connection;
+export function connect(url = "/ws", options = {}) {
+  const { WebSocket, fetch, BroadcastChannel, navigator, location } = globalThis;
+  const settings = { ...DEFAULTS, WebSocket, fetch: (...request) => fetch(...request) };
+  for (const name in options) if (options[name] !== undefined) settings[name] = options[name];
+  settings.url = new URL(url, location?.href);
+  if (settings.url.pathname === "/") settings.url.pathname = "/ws";
 
-  constructor(url = "/ws", options = {}) {
-    const { WebSocket, fetch, BroadcastChannel, navigator, location } = globalThis;
-    const settings = { ...DEFAULTS, WebSocket, fetch: (...request) => fetch(...request) };
-    for (const name in options) if (options[name] !== undefined) settings[name] = options[name];
-    settings.url = new URL(url, location?.href);
-    if (settings.url.pathname === "/") settings.url.pathname = "/ws";
-    const rooms = settings.rooms.map((name) => [name, settings]);
-    // Browsers have locks on secure origins only; without them each tab has a connection of its own.
-    const Connection = settings.shared && navigator?.locks && BroadcastChannel ? Tab : Engine;
-    this.#connection = new Connection(settings, (message) => this.#emit(message), { rooms });
-  }
+  const listeners = new Map();
+  const loops = new Set();
+  const client = {
+    state: "connecting",
+    get cursor() {
+      return connection.cursor;
+    },
+    on,
+    room,
+    send: (type, payload, options) => ask("send", type, payload, options),
+    join: (name, options) => ask("join", name, options),
+    leave: (name) => ask("leave", name),
+    close: () => connection.close(),
+    [Symbol.asyncIterator]: loop,
+  };
 
-  get cursor() {
-    return this.#connection.cursor;
-  }
+  const rooms = settings.rooms.map((name) => [name, settings]);
+  // Browsers have locks on secure origins only; without them each tab has a connection of its own.
+  const start = settings.shared && navigator?.locks && BroadcastChannel ? startTab : startEngine;
+  const connection = start(settings, emit, { rooms });
+  return client;
 
-  on(type, listener) {
-    if (!this.#listeners.has(type)) this.#listeners.set(type, new Set());
+  function on(type, listener) {
+    if (!listeners.has(type)) listeners.set(type, new Set());
     const entry = { listener };
-    this.#listeners.get(type).add(entry);
+    listeners.get(type).add(entry);
     return () => {
-      this.#listeners.get(type).delete(entry);
+      listeners.get(type).delete(entry);
     };
   }
 
-  room(name) {
-    const on = (type, listener) =>
-      this.on(type, (payload, message) => {
-        if (roomOf(message) === name) listener(payload, message);
-      });
-    return { name, on, join: (options) => this.join(name, options), leave: () => this.leave(name) };
+  function room(name) {
+    return {
+      name,
+      on: (type, listener) =>
+        on(type, (payload, message) => {
+          if (roomOf(message) === name) listener(payload, message);
+        }),
+      join: (options) => client.join(name, options),
+      leave: () => client.leave(name),
+    };
   }
 
-  send(type, payload, options) {
-    return this.#ask("send", type, payload, options);
+  async function ask(what, ...how) {
+    if (client.state === "closed") throw new TidingsError("closed", "the client is closed");
+    return connection[what](...how);
   }
 
-  join(name, options) {
-    return this.#ask("join", name, options);
-  }
-
-  leave(name) {
-    return this.#ask("leave", name);
-  }
-
-  close() {
-    this.#connection.close();
-  }
-
-  async *[Symbol.asyncIterator]() {
-    const loop = { ready: [], over: this.state === "closed" };
-    this.#loops.add(loop);
+  async function* loop() {
+    const loop = { ready: [], over: client.state === "closed" };
+    loops.add(loop);
     try {
       for (;;) {
         while (loop.ready.length) yield loop.ready.shift();
@@ -73,19 +71,14 @@ export class Client {
       }
       if (loop.error) throw loop.error;
     } finally {
-      this.#loops.delete(loop);
+      loops.delete(loop);
     }
   }
 
-  async #ask(what, ...how) {
-    if (this.state === "closed") throw new TidingsError("closed", "the client is closed");
-    return this.#connection[what](...how);
-  }
-
-  #emit(message) {
+  function emit(message) {
     const { type, payload } = message;
-    if (type === "state") ({ state: this.state, transport: this.transport, clientId: this.clientId } = payload);
-    for (const { listener } of [...(this.#listeners.get(type) ?? [])]) {
+    if (type === "state") ({ state: client.state, transport: client.transport, clientId: client.clientId } = payload);
+    for (const { listener } of [...(listeners.get(type) ?? [])]) {
       try {
         listener(payload, message);
       } catch (error) {
@@ -95,14 +88,14 @@ export class Client {
         });
       }
     }
-    for (const loop of this.#loops) this.#feed(loop, message);
+    for (const loop of loops) feed(loop, message);
   }
 
-  #feed(loop, message) {
+  function feed(loop, message) {
     loop.ready.push(message);
     if (loop.ready.length > MOST_BEHIND) loop.error = new TidingsError("overflow", "the loop does not keep up");
-    loop.over = loop.error || this.state === "closed";
-    if (loop.error) this.#loops.delete(loop);
+    loop.over = loop.error || client.state === "closed";
+    if (loop.error) loops.delete(loop);
     loop.wake?.();
   }
 }

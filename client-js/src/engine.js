@@ -1,6 +1,6 @@
-import { Calls } from "./calls.js";
-import { at } from "./clock.js";
-import { TidingsError } from "./error.js";
+import { keepCalls } from "./calls.js";
+import { at, now } from "./clock.js";
+import { TidingsError, queueFull } from "./error.js";
 import {
   CONNECT_MS,
   FIRST_WAIT_MS,
@@ -11,8 +11,8 @@ import {
   PONG_MS,
   RENEW_AGAIN_MS,
 } from "./limits.js";
-import { FINAL, NEW_TOKEN, roomOf } from "./protocol.js";
-import { Repeats } from "./repeats.js";
+import { FINAL, NEW_TOKEN, leftRoom, roomOf } from "./protocol.js";
+import { watchRepeats } from "./repeats.js";
 import { Rooms } from "./rooms.js";
 import { openSocket } from "./socket.js";
 import { openStream } from "./stream.js";
@@ -20,136 +20,141 @@ import { openStream } from "./stream.js";
 /**
  * One connection that comes back. A link is one attempt and, once `connected` came, one connection; what is late from
  * an older one is told by its link and ignored.
+ *
+ * `emit(message, { everyone, still })`: `everyone` when the server put us in its room, so that nobody asked for it;
+ * `still` when that room is wanted.
  */
-export class Engine {
-  /** The newest: up to here everything has been emitted. */
-  cursor;
-  #options;
-  #emit;
-  #repeats;
-  #calls;
-  #rooms = new Rooms();
+export function startEngine(options, emit, from) {
+  let { cursor = options.cursor, previous } = from;
+  const { rooms: wished = [], repeats = watchRepeats() } = from;
+  const calls = keepCalls(options);
+  const rooms = new Rooms();
+  const ended = new AbortController();
+  /** The payload of the last `state`. */
+  let status = {};
   /** The attempt, the connection, or the wait for the next attempt. */
-  #link;
-  /** A WebSocket that is tried beside an event stream. */
-  #beside;
-  #status = {};
+  let current;
+  /** A WebSocket that is tried beside an event stream, and when that is to be. */
+  let beside;
+  let upgradeAt;
+  /** WebSockets in a row that broke before they were open. */
+  let blocked = 0;
   /** Attempts since a connection held. */
-  #failures = 0;
-  /** WebSockets in a row that failed before they were open. */
-  #blocked = 0;
+  let failures = 0;
+  let dialledAt;
   /** When the server wants us back, in ms from the end. */
-  #advice;
+  let advice;
   /** The token that was refused, and how. */
-  #refusal;
-  #previous;
-  #dialledAt = 0;
-  #ended = new AbortController();
+  let refusal;
 
-  /**
-   * `emit(message, { everyone, still })`: `everyone` when the server put us in its room, so that nobody asked for it;
-   * `still` when that room is wanted.
-   */
-  constructor(options, emit, { cursor = options.cursor, previous, rooms = [], repeats = new Repeats() } = {}) {
-    this.cursor = cursor;
-    this.#previous = previous;
-    this.#options = options;
-    this.#emit = emit;
-    this.#repeats = repeats;
-    this.#calls = new Calls(options);
-    for (const [name, { presence }] of rooms) this.#rooms.want(name, { presence, since: cursor });
-    for (const type of ["online", "offline", "pageshow", "visibilitychange"]) {
-      globalThis.addEventListener?.(type, () => this.#woken(type), { signal: this.#ended.signal });
-    }
-    this.#dial();
+  for (const [name, { presence }] of wished) rooms.want(name, { presence, since: cursor });
+  for (const type of ["online", "offline", "pageshow", "visibilitychange"]) {
+    globalThis.addEventListener?.(type, () => onWoken(type), { signal: ended.signal });
+  }
+  dial();
+
+  return {
+    /** The newest: up to here everything has been emitted. */
+    get cursor() {
+      return cursor;
+    },
+    get status() {
+      return status;
+    },
+    send,
+    join,
+    want,
+    leave,
+    close: () => end(1000, "closed"),
+  };
+
+  // What is asked for
+
+  function send(type, payload, more, onSent) {
+    return calls.send(openWire(), type, payload, more, onSent);
   }
 
-  send(type, payload, options, onSent) {
-    return this.#calls.send(this.#wire, type, payload, options, onSent);
-  }
-
-  join(name, options) {
-    return new Promise((resolve, reject) => this.want(name, options).waiting.push({ resolve, reject }));
+  function join(name, more) {
+    return new Promise((resolve, reject) => {
+      if (!openWire() && rooms.joins >= options.queue) reject(queueFull());
+      else want(name, more).waiting.push({ resolve, reject });
+    });
   }
 
   /** Joins without a promise: what comes of it is emitted. */
-  want(name, { presence = this.#options.presence, cursor } = {}) {
-    const { room, ask } = this.#rooms.want(name, { presence, since: cursor });
-    if (ask && this.#wire) this.#join(room);
+  function want(name, { presence = options.presence, cursor: since } = {}) {
+    const { room, ask } = rooms.want(name, { presence, since });
+    if (ask && openWire()) askToJoin(room);
     return room;
   }
 
-  async leave(name) {
-    this.#rooms.drop(name, new TidingsError("left", "left while joining"));
-    if (this.#wire) return this.send("leave:room", { roomId: name });
-    return { type: "room:left", payload: { roomId: name } };
+  async function leave(name) {
+    rooms.drop(name, new TidingsError("left", "left while joining"));
+    try {
+      if (openWire()) return await send("leave:room", { roomId: name });
+    } catch (error) {
+      // With the connection the room is left as well.
+      if (error.code !== "connection_lost") throw error;
+    }
+    return leftRoom(name);
   }
 
-  close() {
-    this.#end(1000, "closed");
-  }
+  // Attempts
 
-  get #wire() {
-    return this.#status.state === "open" ? this.#link.wire : undefined;
-  }
-
-  #become(status) {
-    this.#status = status;
-    this.#emit({ type: "state", payload: status });
-  }
-
-  async #dial(beside = false) {
-    const { transport, WebSocket } = this.#options;
-    const fits = WebSocket && this.#blocked < MOST_BLOCKED ? "websocket" : "sse";
-    const kind = beside ? "websocket" : transport ?? fits;
-    const link = { kind, cursor: this.cursor, heard: 0, asked: 0, timers: [], stop() {} };
+  async function dial(isBeside) {
+    const { transport, WebSocket, retryWebSocketMs } = options;
+    const fits = WebSocket && blocked < MOST_BLOCKED ? "websocket" : "sse";
+    const kind = isBeside ? "websocket" : transport ?? fits;
+    const link = { kind, cursor, heard: 0, asked: 0, timers: [], stop() {} };
     link.close = () => {
       link.stop();
-      link.timers.forEach(clearTimeout);
+      link.timers.forEach((stop) => stop());
       link.wire?.close();
     };
-    if (beside) this.#beside = link;
+    // Not all clients at once.
+    if (kind === "websocket") upgradeAt = now() + retryWebSocketMs * (0.75 + Math.random() / 2);
+    if (isBeside) beside = link;
     else {
-      this.#link = link;
-      this.#dialledAt = Date.now();
-      this.#become({ state: "connecting", transport: kind });
+      current = link;
+      dialledAt = now();
+      become({ state: "connecting", transport: kind });
     }
-    const wanted = () => link === this.#link || link === this.#beside;
+    const wanted = () => link === current || link === beside;
     if (!wanted()) return;
-    link.stop = at(Date.now() + CONNECT_MS, () => this.#lost(link, 1006, "no answer"));
+    link.stop = at(now() + CONNECT_MS, () => onLost(link, 1006, "no answer"));
     try {
-      link.token = await this.#token();
+      link.token = await getToken();
       if (!wanted()) return;
-      const { token, code, reason } = this.#refusal ?? {};
-      if (code && token === link.token) return this.#end(code, reason);
+      const { token, code, reason } = refusal ?? {};
+      if (code && token === link.token) return end(code, reason);
       const open = kind === "sse" ? openStream : openSocket;
-      link.wire = open(this.#address(link), link, this.#options, {
-        heard: () => Object.assign(link, { heard: Date.now(), asked: 0 }),
-        message: (message) => this.#receive(link, message),
-        lost: (code, reason, after) => this.#lost(link, code, reason, after),
+      link.wire = open(addressOf(link), link, options, {
+        heard: () => Object.assign(link, { heard: now(), asked: 0 }),
+        message: (message) => onMessage(link, message),
+        lost: (code, reason, after) => onLost(link, code, reason, after),
       });
     } catch (error) {
-      this.#lost(link, 1006, error?.message);
+      onLost(link, 1006, error?.message);
     }
   }
 
-  async #token() {
-    const { token } = this.#options;
+  async function getToken() {
+    const { token } = options;
     return (typeof token === "function" ? await token() : token) ?? undefined;
   }
 
-  #address(link) {
-    const { url: base, events } = this.#options;
+  function addressOf(link) {
+    const { url: base, events } = options;
     const stream = link.kind === "sse";
     const url = new URL(stream ? events : base, base);
     url.search ||= base.search;
     url.protocol = stream ? url.protocol.replace("ws", "http") : url.protocol.replace("http", "ws");
-    const { names, presence } = this.#rooms.named(link.cursor);
+    const { names, presence } = rooms.named(link.cursor);
     const query = {
       envelope: stream && "1",
       token: !stream && link.token,
       cursor: link.cursor,
-      previous: this.#previous,
+      previous,
       presence: presence && "1",
     };
     for (const name in query) if (query[name]) url.searchParams.set(name, query[name]);
@@ -158,148 +163,194 @@ export class Engine {
     return url.href;
   }
 
-  #receive(link, message) {
-    const { type, payload } = message;
-    if (type === "connected") this.#opened(link, payload);
-    if (link !== this.#link || this.#repeats.has(message)) return;
-    if (message.cursor) this.cursor = message.cursor;
-    const answered = this.#calls.answer(message);
-    const name = roomOf(message);
-    if (type === "room:joined") this.#rooms.joined(name, message);
-    const room = this.#rooms.get(name);
-    if (type === "room:left") this.#rooms.left(name, answered);
-    if (type === "server:draining") this.#advice = payload.reconnectAfterMs;
-    if (type === "token:expiring") this.#renew(link);
-    if (type === "error" && !answered && room && !room.inside) return this.#notJoined(link, room, payload);
-    // Answers are for who asked; only those that change a room are events as well.
-    const heard = answered ? /^room:(joined|left)$/.test(type) : type !== "pong";
-    if (heard) this.#emit(message, { everyone: room?.own === false, still: this.#rooms.has(name) });
+  function waitUntil(due) {
+    current = { due, close: at(due, () => dial()) };
   }
 
-  #opened(link, { clientId, heartbeatMs }) {
-    if (link === this.#beside) {
-      // An answer that is on its way would be lost with the event stream.
-      if (this.#calls.size) return this.#lost(link);
-      this.#beside = undefined;
-      this.#leaveLink();
-      this.#link = link;
+  // What happens
+
+  function onMessage(link, message) {
+    if (link === beside) return hold(link, message);
+    const { type, payload, id } = message;
+    if (type === "connected") onConnected(link, payload);
+    if (link !== current || repeats.has(message)) return;
+    if (message.cursor) cursor = message.cursor;
+    calls.answer(message);
+    const answers = id !== undefined;
+    const name = roomOf(message);
+    if (type === "room:joined") {
+      const asked = link.named.delete(name) || answers;
+      // Left while it was on its way, or given up.
+      if (asked && !rooms.has(name)) return leave(name).catch(() => {});
+      rooms.joined(name, message);
     }
-    if (link !== this.#link) return;
-    Object.assign(link, { openedAt: Date.now(), heartbeat: heartbeatMs || HEARTBEAT_MS, clientId });
-    this.#previous = clientId;
-    this.#advice = this.#refusal = undefined;
-    this.#repeats.connected();
-    this.#become({ state: "open", transport: link.kind, clientId });
-    if (link !== this.#link) return;
-    for (const room of this.#rooms.values()) if (!link.named.has(room.name)) this.#join(room);
-    this.#calls.flush(link.wire);
-    this.#watch(link);
-    this.#upgradeLater(link);
+    const room = rooms.get(name);
+    if (type === "room:left") rooms.left(name, answers);
+    if (type === "server:draining") advice = payload.reconnectAfterMs;
+    if (type === "token:expiring") renew(link);
+    if (type === "error" && !answers && room && !room.inside) return onRefused(link, room, payload);
+    // Answers are for who asked; only those that change a room are events as well.
+    const heard = answers ? /^room:(joined|left)$/.test(type) : type !== "pong";
+    if (heard) emit(message, { everyone: room?.own === false, still: rooms.has(name) });
+  }
+
+  function onConnected(link, { clientId, heartbeatMs }) {
+    Object.assign(link, { openedAt: now(), heartbeat: heartbeatMs || HEARTBEAT_MS, clientId });
+    previous = clientId;
+    advice = refusal = undefined;
+    repeats.connected();
+    watch(link);
+    upgradeLater();
+    become({ state: "open", transport: link.kind, clientId });
   }
 
   /** The attempt or the connection is over. `after`: when the server wants us back, in ms. */
-  #lost(link, code, reason = "", after = this.#advice) {
-    if (link === this.#beside) {
+  function onLost(link, code, reason = "", after = advice) {
+    if (link === beside) {
       link.close();
-      this.#beside = undefined;
-      return this.#upgradeLater(this.#link);
+      beside = undefined;
+      if (link.held) flush();
+      return upgradeLater();
     }
-    if (link !== this.#link) return;
-    this.#leaveLink();
-    if (link.openedAt && Date.now() - link.openedAt >= HELD_MS) this.#failures = 0;
-    // When an event stream does not get through either, it is not the WebSocket's fault.
-    if (link.kind === "websocket") this.#blocked = link.upgraded ? 0 : this.#blocked + 1;
-    else if (!link.openedAt) this.#blocked = 0;
-    if (FINAL.has(code)) return this.#end(code, reason);
+    if (link !== current) return;
+    if (beside?.held) return takeOver(beside);
+    leaveLink();
+    if (link.openedAt && now() - link.openedAt >= HELD_MS) failures = 0;
+    // A close frame proves that WebSockets get through. When an event stream does not either, it is not their fault.
+    if (link.kind === "websocket") blocked = link.openedAt || code !== 1006 ? 0 : blocked + 1;
+    else if (!link.openedAt) blocked = 0;
+    if (FINAL.has(code)) return end(code, reason);
     if (NEW_TOKEN.has(code)) {
-      if (typeof this.#options.token !== "function") return this.#end(code, reason);
-      this.#refusal = { token: link.token, code, reason };
+      if (typeof options.token !== "function") return end(code, reason);
+      refusal = { token: link.token, code, reason };
     }
-    const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#failures++);
+    const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** failures++);
     const retryInMs = after ?? Math.round(Math.random() * longest);
-    this.#advice = undefined;
-    this.#link = { close: at(Date.now() + retryInMs, () => this.#dial()) };
-    this.#become({ state: "waiting", code, reason, retryInMs, advised: after !== undefined });
+    advice = undefined;
+    waitUntil(now() + retryInMs);
+    become({ state: "waiting", code, reason, retryInMs, advised: after !== undefined });
   }
 
-  #leaveLink() {
-    for (const link of [this.#link, this.#beside]) link?.close();
-    this.#link = this.#beside = undefined;
-    this.#rooms.lost(this.cursor);
-    this.#calls.lost();
+  /** The network, the page or the machine comes back: looks at once whether the connection still is. */
+  function onWoken(type) {
+    if (type === "visibilitychange" && document.hidden) return;
+    const { state, advised } = status;
+    if (state === "open" && !current.asked) ping(current);
+    if (state !== "waiting" || advised || globalThis.navigator?.onLine === false) return;
+    current.close();
+    // It may have tried a moment ago.
+    const soonest = dialledAt + FIRST_WAIT_MS;
+    if (now() < soonest) waitUntil(Math.min(current.due, soonest));
+    else dial();
   }
 
-  #end(code, reason) {
-    if (this.#status.state === "closed") return;
-    this.#ended.abort();
-    this.#leaveLink();
-    this.#become({ state: "closed", code, reason });
+  function become(next) {
+    status = next;
+    // Before anybody hears of it and sends more.
+    flush();
+    emit({ type: "state", payload: status });
+  }
+
+  function openWire() {
+    return status.state === "open" && !beside?.held ? current.wire : undefined;
+  }
+
+  /** What waited for a connection goes out. */
+  function flush() {
+    if (!openWire()) return;
+    for (const room of rooms.values()) if (!room.inside && !current.named.has(room.name)) askToJoin(room);
+    calls.flush(current.wire);
+  }
+
+  function leaveLink() {
+    for (const link of [current, beside]) link?.close();
+    current = beside = undefined;
+    rooms.lost(cursor);
+    calls.lost();
+  }
+
+  function end(code, reason) {
+    if (status.state === "closed") return;
+    ended.abort();
+    leaveLink();
+    become({ state: "closed", code, reason });
     const error = new TidingsError("closed", `${code} ${reason}`);
-    this.#calls.end(error);
-    this.#rooms.end(error);
+    calls.end(error);
+    rooms.end(error);
   }
 
-  #join(room) {
-    const link = this.#link;
+  // Rooms
+
+  function askToJoin(room) {
+    const link = current;
     const wish = { roomId: room.name, cursor: room.since, presence: room.presence || undefined };
-    this.send("join:room", wish).catch((error) => this.#notJoined(link, room, error));
+    send("join:room", wish).catch((error) => onRefused(link, room, error));
   }
 
-  #notJoined(link, room, { code, message }) {
-    const still = () => link === this.#link && room === this.#rooms.get(room.name) && !room.inside;
+  function onRefused(link, room, { code, message }) {
+    const still = () => link === current && room === rooms.get(room.name);
     if (!still()) return;
-    const { told, again } = this.#rooms.refused(room.name, new TidingsError(code, message));
-    if (again) this.#later(link, FIRST_WAIT_MS * (1 + 4 * Math.random()), () => still() && this.#join(room));
-    if (!told) this.#emit({ type: "error", payload: { code, message, roomId: room.name } }, { everyone: !room.own });
+    const { told, again } = rooms.refused(room, new TidingsError(code, message));
+    const pause = FIRST_WAIT_MS * (1 + 4 * Math.random());
+    if (again) later(link, pause, () => still() && !room.inside && askToJoin(room));
+    if (!told) emit({ type: "error", payload: { code, message, roomId: room.name } }, { everyone: !room.own });
   }
+
+  // While it is open
 
   /** Asks for a new token until the server has taken one or ends the connection. */
-  async #renew(link) {
-    if (typeof this.#options.token !== "function") return;
+  async function renew(link) {
+    if (typeof options.token !== "function") return;
     try {
-      const token = await this.#token();
+      const token = await getToken();
+      if (link !== current) return;
       if (token === link.token) throw token;
-      await this.send("token:renew", { token });
+      await send("token:renew", { token });
       link.token = token;
     } catch {
-      this.#later(link, RENEW_AGAIN_MS, () => this.#renew(link));
+      later(link, RENEW_AGAIN_MS, () => renew(link));
     }
   }
 
   /** Asks after a heartbeat of silence, and gives the connection up when nothing answers. */
-  #watch(link) {
+  function watch(link) {
     link.stop();
     const due = link.asked ? link.asked + PONG_MS : link.heard + link.heartbeat;
-    if (Date.now() < due) link.stop = at(due, () => this.#watch(link));
-    else if (link.asked) this.#lost(link, 1006, "silent");
-    else this.#ask(link);
+    if (now() < due) link.stop = at(due, () => watch(link));
+    else if (link.asked) onLost(link, 1006, "silent");
+    else ping(link);
   }
 
-  #ask(link) {
-    link.asked = Date.now();
+  function ping(link) {
+    link.asked = now();
     link.wire.send('{"type":"ping"}');
-    this.#watch(link);
+    watch(link);
   }
 
-  /** The network, the page or the machine comes back: looks at once whether the connection still is. */
-  #woken(type) {
-    if (type === "visibilitychange" && document.hidden) return;
-    const { state, advised } = this.#status;
-    if (state === "open" && !this.#link.asked) this.#ask(this.#link);
-    const rested = Date.now() - this.#dialledAt >= FIRST_WAIT_MS;
-    if (state === "waiting" && !advised && rested && globalThis.navigator?.onLine !== false) {
-      this.#link.close();
-      this.#dial();
-    }
+  // From an event stream to a WebSocket
+
+  function upgradeLater() {
+    if (current.kind !== "sse" || options.transport || !options.WebSocket) return;
+    later(current, upgradeAt - now(), () => dial(true));
   }
 
-  #upgradeLater(link) {
-    if (link?.kind !== "sse" || this.#options.transport || !this.#options.WebSocket) return;
-    this.#later(link, this.#options.retryWebSocketMs, () => this.#dial(true));
+  /** The WebSocket is connected. Until no answer is on its way by the stream, what is sent waits. */
+  async function hold(link, message) {
+    if (link.held) return link.held.push(message);
+    link.held = [message];
+    await calls.settled();
+    if (link === beside) takeOver(link);
+  }
+
+  function takeOver(link) {
+    beside = undefined;
+    leaveLink();
+    current = link;
+    for (const message of link.held) onMessage(link, message);
   }
 
   /** Unless the link is another by then. */
-  #later(link, ms, then) {
-    if (link === this.#link) link.timers.push(setTimeout(then, ms));
+  function later(link, ms, then) {
+    if (link === current) link.timers.push(at(now() + ms, then));
   }
 }

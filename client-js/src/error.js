@@ -6,3 +6,5 @@ export class TidingsError extends Error {
     this.code = code;
   }
 }
+
+export const queueFull = () => new TidingsError("queue_full", "too many wait for a connection");

@@ -19,7 +19,13 @@ export const REFUSED_BY = {
   403: "forbidden",
   413: "too_large",
   429: "rate_limited",
+  // Of a proxy, which does not know whether the server has it.
+  502: "connection_lost",
+  504: "connection_lost",
 };
+
+/** The answer to `leave:room`, also where the server need not be asked. */
+export const leftRoom = (roomId) => ({ type: "room:left", payload: { roomId } });
 
 /** The room that a message came to or, for one of the protocol, that it is about. */
 export const roomOf = ({ type, room, payload }) => room ?? (ABOUT_A_ROOM.test(type) ? payload?.roomId : undefined);

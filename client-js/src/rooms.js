@@ -46,18 +46,24 @@ export class Rooms extends Map {
     else this.drop(name, new TidingsError("left", "taken out while joining"));
   }
 
-  /** The server did not let us in. Answers whether somebody was told, and whether to try again. */
-  refused(name, error) {
-    const told = this.get(name).waiting.length > 0;
-    const again = !told && !REFUSED.has(error.code);
-    if (!again) this.drop(name, error);
+  /** The server refused what was asked. Answers whether somebody was told, and whether to try again. */
+  refused(room, error) {
+    const told = room.waiting.length > 0;
+    const again = !told && !room.inside && !REFUSED.has(error.code);
+    if (!again && !room.inside) this.delete(room.name);
+    for (const { reject } of room.waiting.splice(0)) reject(error);
     return { told, again };
   }
 
   drop(name, error) {
     const room = this.get(name);
     this.delete(name);
-    for (const { reject } of room?.waiting.splice(0) ?? []) reject(error);
+    for (const { reject } of room?.waiting ?? []) reject(error);
+  }
+
+  /** How many joins wait for their answer. */
+  get joins() {
+    return [...this.values()].flatMap(({ waiting }) => waiting).length;
   }
 
   /** The connection is gone, on which everything up to `cursor` came. */

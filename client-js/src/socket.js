@@ -1,9 +1,6 @@
 /** A WebSocket. A wire tells `heard`, `message` and `lost`, and can `send` and be closed. */
 export function openSocket(url, link, { WebSocket }, { heard, message, lost }) {
   const socket = new WebSocket(url);
-  socket.onopen = () => {
-    link.upgraded = true;
-  };
   socket.onmessage = ({ data }) => {
     heard();
     message(JSON.parse(data));

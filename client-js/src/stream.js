@@ -1,3 +1,4 @@
+import { POST_MS } from "./limits.js";
 import { CLOSED_BY, REFUSED_BY } from "./protocol.js";
 
 /**
@@ -17,7 +18,10 @@ export function openStream(url, link, { fetch }, { heard, message, lost }) {
 
   const read = async () => {
     const answer = await request(url);
-    if (!answer.ok) return lost(CLOSED_BY[answer.status] ?? 1006, `HTTP ${answer.status}`);
+    if (!answer.ok) {
+      const after = answer.headers.get("Retry-After") * 1_000 || undefined;
+      return lost(CLOSED_BY[answer.status] ?? 1006, `HTTP ${answer.status}`, after);
+    }
     let end = { code: 1006, reason: "" };
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let text = ""; ; ) {
@@ -36,17 +40,21 @@ export function openStream(url, link, { fetch }, { heard, message, lost }) {
   };
 
   const post = async (body, id) => {
+    if (ended.signal.aborted) return;
     const failed = (code, text) => message({ type: "error", id, payload: { code, message: text } });
     const address = new URL(url);
     address.pathname += `/${link.clientId}`;
     address.search = "";
+    const overdue = new AbortController();
+    const timer = setTimeout(() => overdue.abort(), POST_MS);
     try {
-      const { status } = await request(address.href, { method: "POST", body });
+      const { status } = await request(address.href, { method: "POST", body, signal: overdue.signal });
       if (status === 404) lost(1006, "unknown stream");
       else if (status !== 202 && id) failed(REFUSED_BY[status] ?? "unavailable", `HTTP ${status}`);
     } catch (error) {
       if (id) failed("connection_lost", error.message);
     }
+    clearTimeout(timer);
   };
 
   read().catch((error) => lost(1006, error.message));

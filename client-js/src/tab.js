@@ -1,282 +1,294 @@
-import { Engine } from "./engine.js";
+import { now } from "./clock.js";
+import { startEngine } from "./engine.js";
 import { TidingsError } from "./error.js";
 import { ANSWER_MS, CHECK_MS } from "./limits.js";
-import { roomOf } from "./protocol.js";
-import { Repeats } from "./repeats.js";
+import { leftRoom, roomOf } from "./protocol.js";
+import { watchRepeats } from "./repeats.js";
 
 /**
  * One of several tabs that share a connection. The tab that holds the lock leads: it has the engine, tells all tabs
  * what came, and does what they ask for. When it ends, the next in line leads, from the cursor that it has seen.
+ * Each leadership has a number, greater than those before: a leader that was suspended, and replaced meanwhile, may
+ * still speak when it wakes, but nobody listens any more.
  *
- * What they say on the channel, `to` one or to all:
- * `{ who }` asks for the leader, `{ lead }` is its answer; `{ from, rooms, cursor }` presents a tab to the leader,
- * `{ from, call, op, args }` asks it for something, `{ call, sent | answer | error }` answers that; `{ event }` came
- * from the server. A call is for one leader: no other takes it, and the next is asked again.
+ * What they say on the channel, `to` one tab, to a leadership, or to all:
+ * `{ who }` asks who leads, `{ lead, stolen }` is the answer; `{ from, rooms, cursor }` presents a tab to the leader,
+ * `{ from, call, op, args }` asks it for something, `{ call, sent | answer | error }` answers that; `{ by, event }` came
+ * from the server, and tells a new tab with `cursor` how far. A call is for one leadership: the next is asked again.
  */
-export class Tab {
-  /** The newest that this tab has seen. */
-  cursor;
-  #id = crypto.randomUUID();
-  #options;
-  #emit;
-  #name;
-  #channel;
+export function startTab(options, emit, { rooms: wished }) {
+  const id = crypto.randomUUID();
+  const name = `tidings ${options.url} ${options.shared}`;
+  const closed = new AbortController();
+  const { signal } = closed;
+  const repeats = watchRepeats();
   /** Where this tab is: presence by room. */
-  #rooms;
+  const rooms = new Map(wished.map(([room, { presence }]) => [room, { presence }]));
   /** What this tab has asked for and has no answer to yet. */
-  #calls = new Map();
-  #lastCall = 0;
-  #repeats = new Repeats();
-  #leader;
-  #leaderSeenAt = 0;
-  /** The last state, and the last connection. */
-  #status;
-  #previous;
-  /** While this tab leads: the engine, and the tabs by room. */
-  #engine;
-  #tabs = new Map();
+  const calls = new Map();
+  let lastCall = 0;
+  /** The newest that this tab has seen, and the last connection. */
+  let { cursor } = options;
+  let previous;
+  /** The leadership, and when it was last heard of. */
+  let leader = 0;
+  let leaderSeenAt = 0;
+  /** The leadership that handed over to this tab. */
+  let before;
+  /** While this tab leads: its leadership, the engine, and the tabs by room. */
+  let leads = 0;
+  let engine;
+  const tabs = new Map();
   /** It holds the lock of its own, by which the leader sees it end. */
-  #present = false;
-  #closed = new AbortController();
+  let present = false;
 
-  constructor(options, emit, { rooms }) {
-    this.#options = options;
-    this.#emit = emit;
-    this.#rooms = new Map(rooms.map(([name, { presence }]) => [name, { presence }]));
-    this.cursor = options.cursor;
-    this.#name = `tidings ${options.url} ${options.shared}`;
-    this.#channel = new BroadcastChannel(this.#name);
-    this.#channel.onmessage = ({ data }) => this.#hear(data);
-    this.#hold(this.#lockOf(this.#id), {}, () => {
-      this.#present = true;
-      this.#tell({ who: this.#id });
-      this.#standInLine();
-    });
-    const { signal } = this.#closed;
-    const check = setInterval(() => this.#check(), CHECK_MS);
-    signal.addEventListener("abort", () => clearInterval(check));
-    globalThis.addEventListener?.("visibilitychange", () => this.#check(), { signal });
-  }
+  let channel = new BroadcastChannel(name);
+  channel.onmessage = ({ data }) => hear(data);
+  hold(lockOf(id), {}, () => {
+    present = true;
+    tell({ who: true });
+    standInLine();
+  }).catch(leadAlone);
+  const timer = setInterval(check, CHECK_MS);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  globalThis.addEventListener?.("visibilitychange", check, { signal });
 
-  send(...args) {
-    return this.#call("send", args);
-  }
+  return {
+    get cursor() {
+      return cursor;
+    },
+    send: (...args) => ask("send", args),
+    join,
+    leave,
+    close: () => end({ state: "closed", code: 1000, reason: "closed" }),
+  };
 
-  async join(name, { presence = this.#options.presence } = {}) {
-    const wish = { presence };
-    this.#rooms.set(name, wish);
+  // What is asked for
+
+  async function join(room, { presence = options.presence } = {}) {
+    const wish = { presence, asked: true };
+    rooms.set(room, wish);
     try {
-      return await this.#call("join", [name, wish]);
+      return await ask("join", [room, wish]);
     } catch (error) {
-      this.#forget(name, wish);
+      if (rooms.get(room) === wish) rooms.delete(room);
       throw error;
+    } finally {
+      wish.asked = false;
     }
   }
 
-  async leave(name) {
-    const wish = this.#rooms.get(name);
-    const left = await this.#call("leave", [name]);
-    this.#forget(name, wish);
+  async function leave(room) {
+    rooms.delete(room);
+    const left = await ask("leave", [room]);
+    emit(left);
     return left;
   }
 
-  close() {
-    this.#end({ state: "closed", code: 1000, reason: "closed" });
+  function ask(op, args) {
+    return new Promise((resolve, reject) => {
+      const call = ++lastCall;
+      calls.set(call, { op, args, resolve, reject });
+      if (leader) askLeader(call);
+    });
   }
 
-  #forget(name, wish) {
-    if (this.#rooms.get(name) === wish) this.#rooms.delete(name);
+  function askLeader(call) {
+    const { op, args } = calls.get(call);
+    tell({ to: leader, from: id, call, op, args });
   }
 
-  #lockOf(tab) {
-    return `${this.#name} ${tab}`;
+  function end(status) {
+    if (signal.aborted) return;
+    stop();
+    closed.abort();
+    channel.close();
+    emit({ type: "state", payload: status });
+    const error = new TidingsError("closed", `${status.code} ${status.reason}`);
+    for (const { reject } of calls.values()) reject(error);
+  }
+
+  // Who leads
+
+  function lockOf(tab) {
+    return `${name} ${tab}`;
   }
 
   /** Holds a lock until this tab is closed. */
-  #hold(name, options, then) {
-    const { signal } = this.#closed;
-    return navigator.locks.request(name, options, () => {
+  function hold(lock, how, then) {
+    return navigator.locks.request(lock, how, () => {
       if (signal.aborted) return;
       then();
       return new Promise((release) => signal.addEventListener("abort", release));
     });
   }
 
-  #standInLine(options = {}) {
-    // It fails when another tab takes the lock from this one, because it did not answer.
-    this.#hold(this.#name, options, () => this.#lead()).catch(() => this.#engine && this.#stepDown());
+  function standInLine(steal = false) {
+    let led;
+    hold(name, { steal }, () => {
+      led = true;
+      lead(steal);
+    }).catch(() => led && stepDown());
   }
 
-  #lead() {
-    let engine;
-    const emit = (event, about) => engine === this.#engine && this.#tell({ event, about });
-    const from = { cursor: this.cursor, previous: this.#previous, repeats: this.#repeats };
-    engine = new Engine(this.#options, emit, from);
-    this.#engine = engine;
-    this.#tabs.clear();
-    this.#tell({ lead: this.#id });
+  function lead(stolen) {
+    const leadership = Math.max(Date.now(), leader + 1);
+    before = stolen ? undefined : leader;
+    const tellAll = (event, about) => leadership === leads && tell({ by: leadership, event, about });
+    leads = leadership;
+    tabs.clear();
+    engine = startEngine(options, tellAll, { cursor, previous, repeats });
+    tell({ lead: leadership, stolen });
   }
 
-  #stepDown() {
-    this.#stop();
-    this.#standInLine();
-    // Whatever an old leader answered meanwhile, all hear now who leads.
-    this.#tell({ who: this.#id });
+  /** There are locks, but not for this frame: it leads itself, on a channel of its own. */
+  function leadAlone() {
+    if (signal.aborted) return;
+    channel.close();
+    channel = new BroadcastChannel(id);
+    present = true;
+    lead();
   }
 
-  #stop() {
-    const engine = this.#engine;
-    this.#engine = undefined;
+  /** Another tab took the lock from this one, because it did not answer. */
+  function stepDown() {
+    stop();
+    standInLine();
+    tell({ who: true });
+  }
+
+  function stop() {
+    leads = 0;
     engine?.close();
   }
 
-  #tell(message) {
-    if (message.to !== this.#id) this.#channel.postMessage(message);
-    this.#hear(message);
+  /** A leader that does not answer a tab on the screen is suspended by its browser: this tab takes over. */
+  function check() {
+    const idle = () => leads || signal.aborted || globalThis.document?.hidden;
+    if (idle()) return;
+    const askedAt = now();
+    tell({ who: true });
+    setTimeout(() => {
+      if (!idle() && leaderSeenAt < askedAt) standInLine(true);
+    }, ANSWER_MS);
   }
 
-  #hear(message) {
-    const { to = this.#id, who, lead, event, from, op } = message;
-    if (to !== this.#id || !this.#present || this.#closed.signal.aborted) return;
-    if (lead) this.#follow(lead);
-    else if (event) this.#take(message);
-    else if (!from && !who) this.#answered(message);
-    else if (!this.#engine) return;
-    else if (who) this.#tell({ lead: this.#id });
-    else if (op) this.#serve(message);
-    else this.#welcome(message);
+  // What is said
+
+  function isMe(to) {
+    return to === id || to === leads;
   }
 
-  /** Whom to ask from now on. What an earlier leader had sent may have arrived or not; the rest is asked for again. */
-  #follow(leader) {
-    this.#leaderSeenAt = Date.now();
-    // One that was suspended and has not noticed yet that it lost the lock.
-    if (this.#engine && leader !== this.#id) return;
-    if (leader === this.#leader) return;
-    this.#leader = leader;
-    this.#tell({ to: leader, from: this.#id, rooms: [...this.#rooms], cursor: this.cursor });
-    for (const [call, { sent }] of [...this.#calls]) {
-      if (sent) this.#answered({ call, error: ["connection_lost", "lost before the answer came"] });
-      else this.#ask(call);
+  function tell(message) {
+    if (!isMe(message.to)) channel.postMessage(message);
+    hear(message);
+  }
+
+  function hear(message) {
+    const { to = id, who, by, from, op } = message;
+    if (!isMe(to) || !present || signal.aborted) return;
+    if (message.lead) follow(message);
+    else if (by) take(message);
+    else if (op) serve(message);
+    else if (from) welcome(message);
+    else if (!who) settle(message);
+    else if (leads) tell({ lead: leads });
+  }
+
+  /**
+   * Whom to ask from now on. What an earlier leader had sent may have arrived or not, and one that was suspended may
+   * send it yet; the rest is asked for again.
+   */
+  function follow({ lead: leadership, stolen }) {
+    if (leadership < leader) return;
+    leaderSeenAt = now();
+    if (leadership === leader) return;
+    if (leads < leadership) stop();
+    const unsure = stolen && leader;
+    leader = leadership;
+    tell({ to: leader, from: id, rooms: [...rooms], cursor });
+    for (const [call, { op, sent }] of [...calls]) {
+      if (sent || (unsure && op === "send")) settle({ call, error: ["connection_lost", "no answer came"] });
+      else askLeader(call);
     }
   }
 
-  #call(op, args) {
-    return new Promise((resolve, reject) => {
-      const call = ++this.#lastCall;
-      this.#calls.set(call, { op, args, resolve, reject });
-      if (this.#leader) this.#ask(call);
-    });
-  }
-
-  #ask(call) {
-    const { op, args } = this.#calls.get(call);
-    this.#tell({ to: this.#leader, from: this.#id, call, op, args });
-  }
-
-  #answered({ call, sent, answer, error }) {
-    const waiting = this.#calls.get(call);
+  function settle({ call, sent, answer, error }) {
+    const waiting = calls.get(call);
     if (!waiting) return;
     waiting.sent = sent;
     if (sent) return;
-    this.#calls.delete(call);
+    calls.delete(call);
     if (error) waiting.reject(new TidingsError(...error));
     else waiting.resolve(answer);
   }
 
   /** What came from the server: for the application when it is about a room where this tab is, or about none. */
-  #take({ to, event, about = {} }) {
-    const { type, payload, cursor } = event;
-    if (!this.#engine) {
+  function take({ by, event, about = {}, cursor: begin }) {
+    const { type, payload } = event;
+    const ended = type === "state" && payload.state === "closed";
+    // The lock may come sooner than the word that there is no coming back.
+    if (by !== leader && !(ended && by === before)) return;
+    if (ended) return end(payload);
+    if (!leads) {
       // The leader's engine has looked already.
-      if (type === "connected") this.#repeats.connected();
-      if (this.#repeats.has(event)) return;
+      if (type === "connected") repeats.connected();
+      if (repeats.has(event)) return;
     }
-    if (cursor) this.cursor = cursor;
-    if (type === "state") {
-      this.#status = event;
-      this.#previous = payload.clientId ?? this.#previous;
-      if (payload.state === "closed") return this.#end(payload);
-    }
-    const name = roomOf(event);
-    if (name === undefined || about.everyone || this.#rooms.has(name)) this.#emit(event);
-    // Unless another tab has joined it again meanwhile.
+    cursor = event.cursor ?? cursor ?? begin;
+    if (type === "state") previous = payload.clientId ?? previous;
+    const room = roomOf(event);
+    if (room === undefined || about.everyone || rooms.has(room)) emit(event);
+    // Unless it is joined again meanwhile.
     if (type === "room:left" && !about.still) {
-      this.#rooms.delete(name);
-      if (!to) this.#tabs.delete(name);
+      if (!rooms.get(room)?.asked) rooms.delete(room);
+      tabs.delete(room);
     }
   }
 
-  #end(status) {
-    if (this.#closed.signal.aborted) return;
-    this.#stop();
-    this.#closed.abort();
-    this.#channel.close();
-    this.#emit({ type: "state", payload: status });
-    const error = new TidingsError("closed", `${status.code} ${status.reason}`);
-    for (const { reject } of this.#calls.values()) reject(error);
-  }
+  // As the leader
 
-  /** As the leader: a tab presents itself. */
-  #welcome({ from, rooms, cursor }) {
-    const engine = this.#engine;
-    for (const [name, { presence }] of rooms) {
-      this.#tabsIn(name).add(from);
-      engine.want(name, { presence, cursor });
+  /** A tab presents itself. */
+  function welcome({ from, rooms: its, cursor: since }) {
+    const leadership = leads;
+    for (const [room, { presence }] of its) {
+      tabsIn(room).add(from);
+      engine.want(room, { presence, cursor: since });
     }
-    if (from === this.#id) return;
-    this.#tell({ to: from, event: this.#status });
-    navigator.locks.request(this.#lockOf(from), () => {
-      if (this.#engine === engine) for (const name of this.#tabs.keys()) this.#leave(name, from).catch(() => {});
+    tell({ to: from, by: leads, event: { type: "state", payload: engine.status }, cursor: engine.cursor });
+    if (from === id) return;
+    navigator.locks.request(lockOf(from), () => {
+      if (leadership === leads) for (const room of tabs.keys()) leaveFor(from, room).catch(() => {});
     });
   }
 
-  /** As the leader: does what a tab asks for. */
-  #serve({ from, call, op, args }) {
-    const engine = this.#engine;
-    const reply = (result) => {
-      if (this.#engine === engine) this.#tell({ to: from, call, ...result });
-    };
+  /** Does what a tab asks for. */
+  function serve({ from, call, op, args: [what, ...more] }) {
+    const leadership = leads;
+    const reply = (result) => leadership === leads && tell({ to: from, call, ...result });
     const sent = () => reply({ sent: true });
-    const [name, ...more] = args;
-    const done = op === "send" ? engine.send(name, ...more, sent)
-      : op === "join" ? this.#join(name, from, ...more)
-      : this.#leave(name, from);
+    const done = op === "send" ? engine.send(what, ...more, sent)
+      : op === "join" ? joinFor(from, what, ...more)
+      : leaveFor(from, what);
     done.then((answer) => reply({ answer }), ({ code, message }) => reply({ error: [code, message] }));
   }
 
-  #join(name, tab, wish) {
-    const tabs = this.#tabsIn(name);
-    tabs.add(tab);
-    return this.#engine.join(name, wish).catch((error) => {
-      tabs.delete(tab);
+  function joinFor(tab, room, wish) {
+    const inside = tabsIn(room).add(tab);
+    return engine.join(room, wish).catch((error) => {
+      inside.delete(tab);
       throw error;
     });
   }
 
   /** The last one out leaves at the server. */
-  async #leave(name, tab) {
-    const tabs = this.#tabsIn(name);
-    const was = tabs.delete(tab);
-    if (was && !tabs.size) return this.#engine.leave(name);
-    const left = { type: "room:left", payload: { roomId: name } };
-    if (was) this.#tell({ to: tab, event: left });
-    return left;
+  async function leaveFor(tab, room) {
+    const inside = tabsIn(room);
+    return inside.delete(tab) && !inside.size ? engine.leave(room) : leftRoom(room);
   }
 
-  #tabsIn(name) {
-    if (!this.#tabs.has(name)) this.#tabs.set(name, new Set());
-    return this.#tabs.get(name);
-  }
-
-  /** A leader that does not answer a tab on the screen is suspended by its browser: this tab takes over. */
-  #check() {
-    if (this.#engine || globalThis.document?.hidden) return;
-    const askedAt = Date.now();
-    this.#tell({ who: this.#id });
-    setTimeout(() => {
-      const led = this.#engine || this.#leaderSeenAt >= askedAt;
-      if (!led && !this.#closed.signal.aborted && !globalThis.document?.hidden) this.#standInLine({ steal: true });
-    }, ANSWER_MS);
+  function tabsIn(room) {
+    if (!tabs.has(room)) tabs.set(room, new Set());
+    return tabs.get(room);
   }
 }

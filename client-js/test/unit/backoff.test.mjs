@@ -96,7 +96,7 @@ test("advice of 0 ms is taken at its word", async (t) => {
 for (const [after, state] of [[14_999, "connecting"], [15_000, "waiting"]]) {
   test(`after ${after} ms without \`connected\` it is ${state}`, async (t) => {
     const { client } = await start(t);
-    FakeSocket.last.onopen({});
+    FakeSocket.last.onopen?.({});
     await pass(after);
     assert.equal(client.state, state);
   });

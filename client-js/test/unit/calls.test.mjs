@@ -54,25 +54,41 @@ test("a message may have a time of its own", async (t) => {
   assert.equal(outcome, "timeout");
 });
 
-test("an answer that is late is nobody's", async (t) => {
-  const { client } = await start(t);
+test("an answer that is late is nobody's, and no event", async (t) => {
+  const { client, events } = await start(t);
+  const heard = [];
+  client.on("ok", () => heard.push("ok"));
   const socket = await FakeSocket.last.open();
-  const call = assert.rejects(client.send("a", {}, { timeoutMs: 5 }), { code: "timeout" });
+  const calls = ["a", "b"].map((type) => assert.rejects(client.send(type, {}, { timeoutMs: 5 }), { code: "timeout" }));
   await pass(5);
-  await call;
+  await Promise.all(calls);
   await socket.says({ type: "ok", id: socket.sent[0].id });
+  await socket.says({ type: "error", id: socket.sent[1].id, payload: { code: "forbidden", message: "no" } });
+  assert.deepEqual([heard, events.filter(({ type }) => type === "error")], [[], []]);
   assert.equal(client.state, "open");
 });
 
 test("what is sent while away waits, and goes in order", async (t) => {
   const { client } = await start(t);
   const calls = [1, 2, 3].map((n) => client.send("a", n));
-  FakeSocket.last.onopen({});
+  FakeSocket.last.onopen?.({});
   assert.equal(FakeSocket.last.sent.length, 0, "not before `connected`");
   const socket = await FakeSocket.last.open();
   assert.deepEqual(socket.sent.map(({ payload }) => payload), [1, 2, 3]);
   for (const { id } of socket.sent) await socket.says({ type: "ok", id });
   assert.equal((await Promise.all(calls)).length, 3);
+});
+
+test("what waited goes before what a listener sends that hears of the connection", async (t) => {
+  const { client } = await start(t);
+  await FakeSocket.last.open({ cursor: "1" });
+  await FakeSocket.last.ends();
+  client.join("new").catch(() => {});
+  client.send("first").catch(() => {});
+  client.on("state", ({ state }) => state === "open" && client.send("second").catch(() => {}));
+  await pass(500);
+  const socket = await FakeSocket.last.open();
+  assert.deepEqual(socket.sent.map(({ type }) => type), ["join:room", "first", "second"]);
 });
 
 test("waiting costs nothing of the time for the answer", async (t) => {

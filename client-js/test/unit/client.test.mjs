@@ -45,7 +45,7 @@ test("states: connecting, open, waiting, connecting, closed", async (t) => {
 
 test("it is not open before `connected`", async (t) => {
   const { client } = await start(t);
-  FakeSocket.last.onopen({});
+  FakeSocket.last.onopen?.({});
   await settle();
   assert.equal(client.state, "connecting");
 });
@@ -136,11 +136,11 @@ test("a listener that throws is reported, and the others are called", async (t) 
 test("a listener may close", async (t) => {
   const { client } = await start(t);
   client.on("state", ({ state }) => state === "open" && client.close());
-  const call = assert.rejects(client.send("a"), { code: "closed" });
+  const call = assert.rejects(client.send("a"), { code: "connection_lost" });
   const socket = await FakeSocket.last.open();
   await call;
   assert.equal(client.state, "closed");
-  assert.equal(socket.sent.length, 0);
+  assert.deepEqual(socket.sent.map(({ type }) => type), ["a"], "what had waited was sent before anybody heard");
   await pass(60_000);
   assert.equal(FakeSocket.all.length, 1);
 });

@@ -211,6 +211,57 @@ test("a join that is left before it is answered is rejected", async (t) => {
   await join;
 });
 
+test("a room that is left while the connection that names it is on its way is left there too", async (t) => {
+  const { client, events } = await start(t, { rooms: ["r1"] });
+  assert.deepEqual(rooms(FakeSocket.last), ["r1"]);
+  await client.leave("r1");
+  const socket = await FakeSocket.last.open();
+  await socket.says(joined("r1"));
+  assert.deepEqual(socket.of("leave:room").map(({ payload }) => payload), [{ roomId: "r1" }]);
+  assert.deepEqual(events.filter(({ type }) => type === "room:joined"), []);
+  await socket.says({ type: "room:left", id: socket.sent[0].id, payload: { roomId: "r1" } });
+  // What the server does by itself later is another matter.
+  await socket.says(joined("r1"));
+  assert.equal(socket.of("leave:room").length, 1);
+  assert.equal(events.at(-1).type, "room:joined");
+});
+
+test("a room that is left while a join is on its way is not joined again", async (t) => {
+  const { client } = await start(t);
+  const socket = await FakeSocket.last.open();
+  const join = assert.rejects(client.join("r1"), { code: "left" });
+  const leave = client.leave("r1");
+  await socket.says(joined("r1", { id: socket.of("join:room")[0].id }));
+  await socket.says({ type: "room:left", id: socket.of("leave:room")[0].id, payload: { roomId: "r1" } });
+  await Promise.all([join, leave]);
+  await socket.ends();
+  await pass(500);
+  const next = await FakeSocket.last.open();
+  assert.deepEqual([...rooms(next), ...next.of("join:room")], []);
+});
+
+test("a join that is answered too late is taken back", async (t) => {
+  const { client, events } = await start(t);
+  const socket = await FakeSocket.last.open();
+  const join = assert.rejects(client.join("r1"), { code: "timeout" });
+  await pass(10_000);
+  await join;
+  await socket.says(joined("r1", { id: socket.of("join:room")[0].id }));
+  assert.deepEqual(socket.of("leave:room").map(({ payload }) => payload), [{ roomId: "r1" }]);
+  assert.deepEqual(events.filter(({ type }) => type === "room:joined"), []);
+});
+
+test("leaving is done when the connection is lost", async (t) => {
+  const { client } = await start(t, { rooms: ["r1"] });
+  const socket = await FakeSocket.last.open();
+  await socket.says(joined("r1"));
+  const left = client.leave("r1");
+  await socket.ends();
+  assert.deepEqual(await left, { type: "room:left", payload: { roomId: "r1" } });
+  await pass(500);
+  assert.deepEqual(rooms(FakeSocket.last), []);
+});
+
 test("a room from which the server takes us out is not named again", async (t) => {
   const { events } = await start(t, { rooms: ["r1"] });
   const socket = await FakeSocket.last.open();
@@ -240,6 +291,29 @@ test("joining again asks again, without a replay", async (t) => {
   assert.deepEqual(wish.payload, { roomId: "r1", presence: true });
   await socket.says({ ...joined("r1"), id: wish.id });
   await again;
+});
+
+test("joining again and being refused is rejected, and leaves us in", async (t) => {
+  const { client, events } = await start(t, { rooms: ["r1"] });
+  const socket = await FakeSocket.last.open();
+  await socket.says(joined("r1"));
+  const again = assert.rejects(client.join("r1", { presence: true }), { code: "rate_limited" });
+  await socket.says(refused("r1", "rate_limited", { id: socket.of("join:room")[0].id }));
+  await again;
+  assert.deepEqual(events.filter(({ type }) => type === "error"), []);
+  await pass(10_000);
+  assert.equal(socket.of("join:room").length, 1);
+  await socket.ends();
+  await pass(500);
+  assert.deepEqual(rooms(FakeSocket.last), ["r1"]);
+});
+
+test("100 joins wait for a connection, the next is rejected", async (t) => {
+  const { client } = await start(t);
+  const failed = [];
+  for (let n = 1; n <= 101; n += 1) client.join(`r${n % 60}`).catch(({ code }) => failed.push([n, code]));
+  await settle();
+  assert.deepEqual(failed, [[101, "queue_full"]]);
 });
 
 test("a join outlives the connection", async (t) => {

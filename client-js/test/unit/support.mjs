@@ -23,6 +23,12 @@ export function sleep(ms) {
   clock.setTime(Date.now() + ms);
 }
 
+/** The machine's clock is set back; timers go on. */
+export function setBack(t, ms) {
+  const { now } = Date;
+  t.mock.method(Date, "now", () => now() - ms);
+}
+
 export class FakeSocket {
   static all = [];
   sent = [];

@@ -1,24 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { FakeSocket, pass, settle } from "./support.mjs";
-import { browser, chats } from "./tabs.mjs";
-
-const joined = (roomId, more) => ({ type: "room:joined", payload: { roomId, recovered: false }, ...more });
-const chat = (payload, cursor, room = "r") => ({ type: "chat", room, cursor, payload });
-
-/** Tabs in these rooms, on one open connection that is in all of them. */
-async function tabsIn(t, rooms, options) {
-  const { open, openFirst, locks } = await browser(t, options);
-  const tabs = [];
-  for (const room of rooms) {
-    const tab = await (tabs.length ? open : openFirst)({ rooms: room ? [room] : [] });
-    tabs.push(tab);
-    if (tabs.length === 1) await FakeSocket.last.open({ clientId: "first" });
-  }
-  for (const room of new Set(rooms.filter(Boolean))) await FakeSocket.last.says(joined(room));
-  return { tabs, open, locks, socket: FakeSocket.last };
-}
+import { FakeSocket, settle } from "./support.mjs";
+import { browser, chat, chats, joined, tabsIn } from "./tabs.mjs";
 
 test("there is one connection, and each tab knows its state", async (t) => {
   const { tabs } = await tabsIn(t, ["a", "b", null]);
@@ -92,6 +76,23 @@ test("a tab that joins while the last one leaves is in", async (t) => {
   assert.deepEqual(tabs.map(chats), [[], ["1"]]);
 });
 
+test("a tab that asks to join just when the last one is out hears the room", async (t) => {
+  const { tabs, socket } = await tabsIn(t, ["r", null]);
+  const leaving = tabs[0].client.leave("r");
+  await settle();
+  const [{ id }] = socket.of("leave:room");
+  const joining = tabs[1].client.join("r");
+  // The leader hears this before it hears of the join.
+  socket.onmessage({ data: JSON.stringify({ type: "room:left", id, payload: { roomId: "r" } }) });
+  await settle();
+  await leaving;
+  await socket.says(joined("r", { id: socket.of("join:room").at(-1).id }));
+  assert.equal((await joining).type, "room:joined");
+  await socket.says(chat("1", "1"));
+  assert.deepEqual(tabs.map(chats), [[], ["1"]]);
+  assert.equal(tabs[1].events.filter(({ type }) => type === "room:joined").length, 1);
+});
+
 test("after the server took all out of a room, one tab counts anew", async (t) => {
   const { tabs, socket } = await tabsIn(t, ["r", "r"]);
   await socket.says({ type: "room:left", payload: { roomId: "r", reason: "forbidden" } });
@@ -101,139 +102,6 @@ test("after the server took all out of a room, one tab counts anew", async (t) =
   await socket.says(joined("r", { id: socket.of("join:room").at(-1).id }));
   await again;
   tabs[1].client.leave("r").catch(() => {});
-  await settle();
-  assert.equal(socket.of("leave:room").length, 1);
-});
-
-test("when the leader closes, the next one resumes for all", async (t) => {
-  const { tabs, socket } = await tabsIn(t, ["a", "b", "c"]);
-  await socket.says(chat("1", "c1", "b"));
-  await socket.says(chat("2", "c2", "c"));
-  tabs[0].client.close();
-  await settle();
-  assert.equal(socket.closedWith, 1000);
-  assert.equal(FakeSocket.all.length, 2);
-  const next = FakeSocket.last;
-  assert.equal(next.query.get("cursor"), "c2");
-  assert.equal(next.query.get("previous"), "first");
-  assert.deepEqual([...next.query.getAll("room"), ...next.of("join:room")], ["b"]);
-  assert.deepEqual(tabs.slice(1).map(({ client }) => client.state), ["connecting", "connecting"]);
-  await next.open({ clientId: "second" });
-  assert.deepEqual(next.of("join:room").map(({ payload }) => payload), [{ roomId: "c", cursor: "c2" }]);
-  await next.says(joined("b"));
-  await next.says(joined("c", { id: next.of("join:room")[0].id }));
-  // A repeat is dropped in both, whoever leads.
-  await next.says(chat("1", "c1", "b"));
-  await next.says(chat("2", "c2", "c"));
-  await next.says(chat("3", "c3", "b"));
-  await next.says(chat("4", "c4", "c"));
-  assert.deepEqual(tabs.map(chats), [[], ["1", "3"], ["2", "4"]]);
-  assert.deepEqual(tabs.map(({ client }) => client.state), ["closed", "open", "open"]);
-});
-
-test("what was not sent yet goes to the next leader, what was sent is rejected", async (t) => {
-  const { tabs, socket } = await tabsIn(t, [null, null, null]);
-  const sent = assert.rejects(tabs[2].client.send("sent"), { code: "connection_lost" });
-  await settle();
-  assert.equal(socket.of("sent").length, 1);
-  await socket.ends(1006);
-  await sent;
-  const waiting = tabs[2].client.send("waiting");
-  await settle();
-  tabs[0].client.close();
-  await settle();
-  const next = await FakeSocket.last.open();
-  assert.deepEqual([next.of("sent").length, next.of("waiting").length], [0, 1]);
-  await next.says({ type: "ok", id: next.of("waiting")[0].id });
-  assert.equal((await waiting).type, "ok");
-});
-
-test("what the old leader had sent is rejected when it closes", async (t) => {
-  const { tabs } = await tabsIn(t, [null, null]);
-  const sent = assert.rejects(tabs[1].client.send("sent"), { code: "connection_lost" });
-  await settle();
-  tabs[0].client.close();
-  await sent;
-});
-
-for (const [after, connections] of [[14_900, 1], [15_000, 2]]) {
-  test(`a leader that is silent for ${after} ms: ${connections} connection(s)`, async (t) => {
-    const { tabs } = await tabsIn(t, ["a", "b"]);
-    tabs[0].channel.suspend();
-    // Asked every 10 s, to be answered within 5.
-    await pass(after);
-    assert.equal(FakeSocket.all.length, connections);
-  });
-}
-
-test("a leader that was replaced while suspended is a tab like the others", async (t) => {
-  const { tabs, open, socket } = await tabsIn(t, ["a", "b", "c"]);
-  tabs[0].channel.suspend();
-  await pass(15_000);
-  const next = await FakeSocket.last.open({ clientId: "second" });
-  await next.says(joined("b"));
-  tabs[0].channel.resume();
-  await settle();
-  assert.equal(socket.closedWith, 1000);
-  assert.deepEqual(tabs.map(({ client }) => client.clientId), ["second", "second", "second"]);
-  const answer = tabs[0].client.send("late");
-  await settle();
-  await next.says({ type: "ok", id: next.of("late")[0].id });
-  await answer;
-  await next.says(chat("1", "1", "a"));
-  assert.deepEqual(tabs.map(chats), [["1"], [], []]);
-  // And it leads again when its turn comes.
-  tabs[1].client.close();
-  tabs[2].client.close();
-  await settle();
-  await FakeSocket.last.open({ clientId: "third" });
-  assert.equal(tabs[0].client.clientId, "third");
-  assert.equal((await open({})).client.clientId, "third");
-});
-
-test("a leader that does not know yet that it was replaced misleads nobody for long", async (t) => {
-  const { tabs, locks } = await tabsIn(t, ["a", "b", "c"]);
-  let learn;
-  locks.late = new Promise((resolve) => (learn = resolve));
-  tabs[0].channel.suspend();
-  await pass(15_000);
-  const next = await FakeSocket.last.open({ clientId: "second" });
-  // It answers what it was asked while it was suspended: that it leads.
-  tabs[0].channel.resume();
-  await settle();
-  learn();
-  await settle();
-  assert.equal(FakeSocket.all.length, 2);
-  for (const { client } of tabs) client.send("who").catch(() => {});
-  await settle();
-  assert.equal(next.of("who").length, 3);
-  assert.deepEqual(tabs.map(({ client }) => client.clientId), ["second", "second", "second"]);
-});
-
-test("a leader that answers keeps leading, and is not told the rooms again", async (t) => {
-  const { socket } = await tabsIn(t, ["a", "b"]);
-  const joins = socket.of("join:room").length;
-  for (let beat = 0; beat < 4; beat += 1) {
-    await pass(15_000);
-    await socket.says({ type: "chat" });
-  }
-  assert.equal(FakeSocket.all.length, 1);
-  assert.equal(socket.of("join:room").length, joins);
-});
-
-test("a tab that leads for the second time counts only those who are there", async (t) => {
-  const { tabs, open } = await tabsIn(t, [null, "b"]);
-  tabs[0].channel.suspend();
-  await pass(15_000);
-  await FakeSocket.last.open();
-  tabs[0].channel.resume();
-  await settle();
-  tabs[1].client.close();
-  await settle();
-  const socket = await FakeSocket.last.open();
-  const third = await open({ rooms: ["b"] });
-  await socket.says(joined("b"));
-  third.client.leave("b").catch(() => {});
   await settle();
   assert.equal(socket.of("leave:room").length, 1);
 });
@@ -290,4 +158,24 @@ test("without locks each tab connects by itself", async (t) => {
   await openFirst();
   await open();
   assert.equal(FakeSocket.all.length, 2);
+});
+
+test("where locks are refused, as in a sandboxed frame, each tab connects by itself", async (t) => {
+  const { open, openFirst, locks } = await browser(t);
+  locks.request = async () => {
+    throw new DOMException("denied", "SecurityError");
+  };
+  const tabs = [await openFirst({ rooms: ["a"] }), await open({ rooms: ["b"] })];
+  assert.equal(FakeSocket.all.length, 2);
+  for (const socket of FakeSocket.all) await socket.open();
+  const call = tabs[0].client.send("quote");
+  await settle();
+  const [socket] = FakeSocket.all;
+  await socket.says({ type: "ok", id: socket.of("quote")[0].id });
+  assert.equal((await call).type, "ok");
+  await socket.says(joined("a"));
+  await socket.says(chat("1", "1", "a"));
+  assert.deepEqual(tabs.map(chats), [["1"], []]);
+  tabs[0].client.close();
+  assert.deepEqual(tabs.map(({ client }) => client.state), ["closed", "open"]);
 });

@@ -112,3 +112,19 @@ export async function browser(t, options = {}) {
 
 /** The payloads of `chat` that a tab heard. */
 export const chats = ({ events }) => events.filter(({ type }) => type === "chat").map(({ payload }) => payload);
+
+/** Tabs in these rooms, on one open connection that is in all of them. */
+export async function tabsIn(t, rooms, options) {
+  const { open, openFirst, locks } = await browser(t, options);
+  const tabs = [];
+  for (const room of rooms) {
+    const tab = await (tabs.length ? open : openFirst)({ rooms: room ? [room] : [] });
+    tabs.push(tab);
+    if (tabs.length === 1) await FakeSocket.last.open({ clientId: "first" });
+  }
+  for (const room of new Set(rooms.filter(Boolean))) await FakeSocket.last.says(joined(room));
+  return { tabs, open, locks, socket: FakeSocket.last };
+}
+
+export const joined = (roomId, more) => ({ type: "room:joined", payload: { roomId, recovered: false }, ...more });
+export const chat = (payload, cursor, room = "r") => ({ type: "chat", room, cursor, payload });

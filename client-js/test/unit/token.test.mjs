@@ -42,7 +42,7 @@ for (const code of [1008, 4001]) {
   for (const [name, token] of [["a fixed token", "t"], ["no token", undefined]]) {
     test(`${code} with ${name} is the end`, async (t) => {
       const { states } = await start(t, { token });
-      FakeSocket.last.onopen({});
+      FakeSocket.last.onopen?.({});
       await FakeSocket.last.ends(code, "Invalid token");
       assert.deepEqual(states.at(-1), { state: "closed", code, reason: "Invalid token" });
       await pass(60_000);
@@ -52,7 +52,7 @@ for (const code of [1008, 4001]) {
 
   test(`after ${code} the same token is the end`, async (t) => {
     const { states } = await start(t, { token: tokens("t") });
-    FakeSocket.last.onopen({});
+    FakeSocket.last.onopen?.({});
     await FakeSocket.last.ends(code, "Invalid token");
     assert.equal(states.at(-1).state, "waiting");
     await pass(500);
@@ -62,7 +62,7 @@ for (const code of [1008, 4001]) {
 
   test(`after ${code} a new token is tried`, async (t) => {
     const { client } = await start(t, { token: tokens("old", "new") });
-    FakeSocket.last.onopen({});
+    FakeSocket.last.onopen?.({});
     await FakeSocket.last.ends(code);
     await pass(500);
     assert.equal(FakeSocket.last.query.get("token"), "new");
@@ -85,7 +85,7 @@ test("a token that was taken after a refusal may be used again", async (t) => {
 
 test("once a token was taken, the refused one may be tried again", async (t) => {
   await start(t, { token: tokens("a", "b", "a") });
-  FakeSocket.last.onopen({});
+  FakeSocket.last.onopen?.({});
   await FakeSocket.last.ends(1008);
   await pass(500);
   await FakeSocket.last.open();
@@ -157,6 +157,25 @@ test("a token that comes after its connection was lost is not asked for again", 
   fail(new Error("too late"));
   await pass(6_000);
   assert.equal(asked, 3);
+});
+
+test("a renewal does not go out on the connection after its own", async (t) => {
+  let give;
+  let asked = 0;
+  const token = () => {
+    asked += 1;
+    return asked === 2 ? new Promise((resolve) => (give = resolve)) : `token ${asked}`;
+  };
+  await start(t, { token });
+  await FakeSocket.last.open();
+  await FakeSocket.last.says(expiring);
+  await FakeSocket.last.ends(1006);
+  give("token 2");
+  await pass(500);
+  const socket = await FakeSocket.last.open();
+  assert.equal(socket.query.get("token"), "token 3");
+  await pass(20_000);
+  assert.deepEqual(socket.sent, []);
 });
 
 test("without a function nothing is renewed", async (t) => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { FakeSocket, pass, settle, sleep, start } from "./support.mjs";
+import { FakeSocket, pass, setBack, settle, sleep, start } from "./support.mjs";
 
 test("after a heartbeat of silence it asks, and not before", async (t) => {
   await start(t);
@@ -84,6 +84,26 @@ test("after a sleep a wait that is over ends within 5 s", async (t) => {
   assert.equal(FakeSocket.all.length, before + 1);
 });
 
+test("a clock that is set back while it waits does not make it wait longer", async (t) => {
+  const { states } = await start(t);
+  await FakeSocket.last.open();
+  await FakeSocket.last.ends();
+  setBack(t, 3_600_000);
+  await pass(states.at(-1).retryInMs + 5_000);
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+test("a clock that is set back while it is open does not make it deaf", async (t) => {
+  const { states } = await start(t);
+  const socket = await FakeSocket.last.open({ heartbeatMs: 30_000 });
+  await pass(1_000);
+  setBack(t, 3_600_000);
+  await pass(35_000);
+  assert.equal(socket.of("ping").length, 1);
+  await pass(10_000);
+  assert.equal(states.find(({ state }) => state === "waiting").reason, "silent");
+});
+
 /** Stands for a page: what is dispatched here, a browser dispatches on `window`, or it bubbles up to it. */
 function page(t) {
   const window = new EventTarget();
@@ -132,7 +152,7 @@ test("a page that hides asks nothing", async (t) => {
 });
 
 for (const [after, attempts] of [[999, 2], [1_000, 3]]) {
-  test(`online ${after} ms after an attempt: ${attempts - 2} more at once`, async (t) => {
+  test(`online ${after} ms after an attempt: ${attempts - 2} more at once, and one when the second is over`, async (t) => {
     const { fire } = page(t);
     await start(t, {}, { random: 0.999 });
     await FakeSocket.last.ends();
@@ -142,8 +162,21 @@ for (const [after, attempts] of [[999, 2], [1_000, 3]]) {
     await pass(after);
     await fire("online");
     assert.equal(FakeSocket.all.length, attempts);
+    await pass(1);
+    assert.equal(FakeSocket.all.length, 3);
+    await pass(5_000);
+    assert.equal(FakeSocket.all.length, 3, "and the wait before is over");
   });
 }
+
+test("online does not put off an attempt that is due sooner", async (t) => {
+  const { fire } = page(t);
+  await start(t, {}, { random: 0.2 });
+  await FakeSocket.last.ends();
+  await fire("online");
+  await pass(200);
+  assert.equal(FakeSocket.all.length, 2);
+});
 
 test("online while the browser knows that it is offline waits on", async (t) => {
   const { fire } = page(t);
