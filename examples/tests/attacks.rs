@@ -136,6 +136,25 @@ async fn a_head_without_end_is_cut() {
 }
 
 #[tokio::test]
+async fn a_body_without_end_is_answered_by_408() {
+    let server = Server::start(&["handshake_deadline=0.5"]);
+    let bearer = format!("Authorization: Bearer {}\r\n", token("mallory"));
+    for (address, head) in [
+        (server.address, format!("POST /events/{:032x} HTTP/1.1\r\n{bearer}", 1)),
+        (server.address, "POST /publish HTTP/1.1\r\nAuthorization: Bearer publish-key\r\n".into()),
+        (server.admin, "POST /disconnect HTTP/1.1\r\n".into()),
+    ] {
+        let mut socket = TcpStream::connect(address).await.expect("a connection");
+        let half = format!("{head}Host: x\r\nContent-Length: 64\r\n\r\n{{\"type\":");
+        socket.write_all(half.as_bytes()).await.expect("half a request is sent");
+        let mut answer = String::new();
+        soon("an answer and the end", socket.read_to_string(&mut answer)).await.expect("text");
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{head}: {answer}");
+    }
+    still_serves(&server).await;
+}
+
+#[tokio::test]
 async fn a_length_is_not_believed() {
     let server = Server::start(&[]);
     let before = server.resident_kib();

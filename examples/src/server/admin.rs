@@ -138,8 +138,10 @@ async fn disconnect(State(app): Shared, request: Request) -> Response {
     {
         return refusal(StatusCode::FORBIDDEN, "this origin may not disconnect anybody");
     }
-    let Ok(body) = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await else {
-        return refusal(StatusCode::PAYLOAD_TOO_LARGE, "at most 64 KiB");
+    let deadline = app.hub.limits().handshake_deadline;
+    let body = match crate::body::read(request.into_body(), MAX_BODY_BYTES, deadline).await {
+        Ok(body) => body,
+        Err(status) => return refusal(status, "at most 64 KiB, within the deadline"),
     };
     let wanted: Disconnect = match serde_json::from_slice(&body) {
         Ok(wanted) => wanted,

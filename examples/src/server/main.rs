@@ -9,6 +9,7 @@
 mod admin;
 mod app;
 mod auth;
+mod body;
 mod cli;
 mod front;
 mod listen;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -28,8 +28,10 @@ pub(crate) async fn publish(
     if !presented.is_some_and(|key| same_secret(key.as_bytes(), app.publish_key.as_bytes())) {
         return (StatusCode::UNAUTHORIZED, "the publish key is missing or wrong\n").into_response();
     }
-    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "at most 1 MiB\n").into_response();
+    let deadline = app.hub.limits().handshake_deadline;
+    let body = match crate::body::read(body, MAX_BODY_BYTES, deadline).await {
+        Ok(body) => body,
+        Err(status) => return (status, "at most 1 MiB, within the deadline\n").into_response(),
     };
     let wanted: Vec<&RawValue> = match body.trim_ascii_start().first() {
         Some(b'{') => serde_json::from_slice(&body).map(|one| vec![one]).unwrap_or_default(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -91,8 +91,11 @@ async fn submit(State(app): Shared, Path(client): Path<String>, request: Request
         }
         Err(error) => return (StatusCode::UNAUTHORIZED, cors, told(&error)).into_response(),
     };
-    let Ok(body) = to_bytes(request.into_body(), app.hub.limits().message_bytes).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, cors).into_response();
+    let limits = app.hub.limits();
+    let (most, deadline) = (limits.message_bytes, limits.handshake_deadline);
+    let body = match crate::body::read(request.into_body(), most, deadline).await {
+        Ok(body) => body,
+        Err(status) => return (status, cors).into_response(),
     };
     (post_to(&app, &client, &who, body).await, cors).into_response()
 }
