@@ -1,5 +1,6 @@
 //! What takes time on a connection: the welcome, joins and leaves, renewals, the application's messages.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::handler::{Context, Reply};
@@ -50,8 +51,8 @@ pub(crate) async fn welcome(context: Context, number: usize, options: ConnectOpt
     if let Err(reason) = context.hub.0.handler.on_connect(&context).await {
         return Done::Close(reason);
     }
-    for name in options.rooms {
-        let failed = match room_of(&name) {
+    for room in named(&context, options.rooms) {
+        let failed = match room {
             Err(failed) => Some(failed),
             Ok(room) => {
                 let (cursor, presence) = (options.cursor.clone(), options.presence);
@@ -86,8 +87,8 @@ async fn welcome_back(
         Topic::everyone(tenant.clone()),
     ];
     let mut rooms = Vec::new();
-    for name in options.rooms {
-        rooms.push(match room_of(&name) {
+    for room in named(context, options.rooms) {
+        rooms.push(match room {
             Err(failed) => Err(failed),
             Ok(room) => match allowed(context, number, &room).await {
                 Err(failed) => Err(failed),
@@ -141,6 +142,22 @@ async fn welcome_back(
     Done::Replaying(Outcome::Answered, resume)
 }
 
+/// The rooms that a URL names, each once and as many as a connection may be in. The others are refused here, since each
+/// that is looked at costs a question to the authorizer and a subscription.
+fn named(context: &Context, names: Vec<String>) -> Vec<Result<RoomId, NotJoined>> {
+    let max = context.hub.0.limits.rooms_per_connection;
+    let (mut seen, mut good) = (HashSet::new(), 0);
+    let mut look = |name: String| {
+        let room = room_of(&name)?;
+        if max > 0 && good == max {
+            return Err(too_many(Some(room)));
+        }
+        good += 1;
+        Ok(room)
+    };
+    names.into_iter().filter(|name| seen.insert(name.clone())).map(&mut look).collect()
+}
+
 fn room_of(name: &str) -> Result<RoomId, NotJoined> {
     let wrong = "a room's name has 1 to 255 bytes and no control characters";
     RoomId::new(name).map_err(|_| NotJoined(ErrorCode::InvalidMessage, wrong, None))
@@ -171,8 +188,14 @@ struct Entered {
     topics: Vec<Topic>,
 }
 
-/// Asks whether a room may be joined, and has its topic subscribed.
+/// Asks whether there is place for a room and whether it may be joined, and has its topic subscribed.
 async fn allowed(context: &Context, number: usize, room: &RoomId) -> Result<Topic, NotJoined> {
+    let (key, max, topic) =
+        (context.key, context.hub.0.limits.rooms_per_connection, context.room(room.clone()));
+    let has_place = context.shard.look(move |members| members.has_place(key, &topic, max)).await;
+    if has_place == Some(false) {
+        return Err(too_many(Some(room.clone())));
+    }
     let fail = |code, text| Err(NotJoined(code, text, Some(room.clone())));
     match context.hub.authorize(&context.identity, Action::Join(room)).await {
         Ok(()) => {}

@@ -131,9 +131,7 @@ impl Members {
         max: usize,
         say: Option<Outgoing>,
     ) -> Joined {
-        let is_member = self.router.is_member(key, &topic);
-        let rooms = self.router.topics_of(key).filter(|t| t.as_room().is_some()).count();
-        if !is_member && max > 0 && rooms >= max {
+        if !self.has_place(key, &topic, max) {
             self.drop_wish(topic);
             return Joined::TooManyRooms;
         }
@@ -146,6 +144,12 @@ impl Members {
             slot.send([&self.with_cursor(say, &slot.who.tenant)]);
         }
         Joined::In
+    }
+
+    /// Whether a connection is in a room, or may come into one more of `max` (0 for any number).
+    pub(crate) fn has_place(&self, key: ConnectionKey, topic: &Topic, max: usize) -> bool {
+        let rooms = || self.router.topics_of(key).filter(|t| t.as_room().is_some()).count();
+        max == 0 || self.router.is_member(key, topic) || rooms() < max
     }
 
     pub(crate) fn leave_room(&mut self, key: ConnectionKey, topic: Topic, say: &Outgoing) {
