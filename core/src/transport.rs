@@ -142,8 +142,6 @@ pub enum ReadError {
 pub struct TransportInfo {
     /// Its name in metrics: `websocket`, `sse`, ….
     pub name: &'static str,
-    /// Whether it can carry binary frames.
-    pub binary: bool,
     /// Whether the peer answers heartbeats, so that one which does not is dead.
     pub answers_heartbeats: bool,
     /// How messages look on its wire.

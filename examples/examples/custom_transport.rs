@@ -32,7 +32,7 @@ impl Transport for Lines {
     fn info(&self) -> TransportInfo {
         // An empty line is the heartbeat. The peer need not answer it.
         let framing = Framing { id: "lines", encode: line, heartbeat: b"\n" };
-        TransportInfo { name: "lines", binary: false, answers_heartbeats: false, framing }
+        TransportInfo { name: "lines", answers_heartbeats: false, framing }
     }
 
     fn split(self) -> (LineReader, LineWriter) {

@@ -39,17 +39,17 @@ impl<R: FrameReader> SseTransport<R> {
     }
 }
 
+/// What core must know of a stream whose events look so.
+pub(crate) fn info(framing: Framing) -> TransportInfo {
+    TransportInfo { name: "sse", answers_heartbeats: false, framing }
+}
+
 impl<R: FrameReader> Transport for SseTransport<R> {
     type Reader = SseReader<R>;
     type Writer = SseWriter;
 
     fn info(&self) -> TransportInfo {
-        TransportInfo {
-            name: "sse",
-            binary: false,
-            answers_heartbeats: false,
-            framing: self.framing,
-        }
+        info(self.framing)
     }
 
     fn split(self) -> (SseReader<R>, SseWriter) {

@@ -14,19 +14,26 @@ use tidings_core::CloseReason;
 
 use crate::framing::{close_event, retry_line};
 
-/// What an HTTP server sends to the client: `retry:`, then all that the writer was given.
+/// What an HTTP server sends to the client: `retry:`, then all that the writer was given. Of a refusal, its text.
 ///
 /// Dropped, it ends the connection: writing fails and reading comes to its end.
 #[derive(Debug)]
 pub struct SseBody {
     /// The first chunk, until it is taken.
-    retry: Option<Bytes>,
+    first: Option<Bytes>,
     pipe: Pipe,
 }
 
 impl SseBody {
     pub(crate) fn new(retry: Duration, pipe: Pipe) -> Self {
-        Self { retry: Some(retry_line(retry)), pipe }
+        Self { first: Some(retry_line(retry)), pipe }
+    }
+
+    /// A body that is no stream.
+    pub(crate) fn text(text: &'static str) -> Self {
+        let pipe = Pipe::default();
+        pipe.end();
+        Self { first: Some(text.into()).filter(|text: &Bytes| !text.is_empty()), pipe }
     }
 }
 
@@ -38,18 +45,21 @@ impl Body for SseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(retry) = self.retry.take() {
-            return Poll::Ready(Some(Ok(Frame::data(retry))));
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         self.pipe.poll_take(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.retry.is_none() && self.pipe.is_over()
+        self.first.is_none() && self.pipe.rest() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+        let first = self.first.as_ref().map_or(0, Bytes::len);
+        self.pipe
+            .rest()
+            .map_or_else(SizeHint::default, |rest| SizeHint::with_exact((first + rest) as u64))
     }
 }
 
@@ -166,9 +176,10 @@ impl Pipe {
         }))
     }
 
-    fn is_over(&self) -> bool {
+    /// How many bytes are still to be taken, once that is known.
+    fn rest(&self) -> Option<usize> {
         let state = self.lock();
-        state.ended && state.len == 0
+        state.ended.then_some(state.len)
     }
 
     fn drop_body(&self) {

@@ -200,7 +200,7 @@ fn the_kind_of_connection() {
         let (transport, _body) = SseTransport::new(envelope, RETRY, Posts(posted));
         let info = transport.info();
         assert_eq!((info.name, info.framing.id), ("sse", id));
-        assert!(!info.binary && !info.answers_heartbeats);
+        assert!(!info.answers_heartbeats);
         assert_eq!(info.framing.heartbeat, b": ping\n\n");
     }
 }

@@ -64,12 +64,7 @@ where
     type Writer = WsWriter<W>;
 
     fn info(&self) -> TransportInfo {
-        TransportInfo {
-            name: "websocket",
-            binary: false,
-            answers_heartbeats: true,
-            framing: FRAMING,
-        }
+        TransportInfo { name: "websocket", answers_heartbeats: true, framing: FRAMING }
     }
 
     fn split(self) -> (Self::Reader, Self::Writer) {

@@ -1,11 +1,12 @@
 //! The opening handshake (RFC 6455, section 4.2).
 
 use http::header::{
-    ALLOW, CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
+use tidings_core::origin_passes;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::WsConfig;
@@ -61,7 +62,7 @@ fn check<B>(request: &Request<B>, config: &WsConfig) -> Result<(), Refusal> {
         let refusal = Refusal::new(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
         return Err(refusal.with(ASK_FOR_UPGRADE));
     }
-    if headers.contains_key(ORIGIN) && !origin_passes(request, config) {
+    if !origin_passes(request, &config.allowed_origins) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin may not connect"));
     }
     Ok(())
@@ -75,28 +76,6 @@ fn key(headers: &HeaderMap) -> Result<&[u8], Refusal> {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let whole = digits.len() == 21 && digits.iter().all(is_digit);
     if whole && matches!(last, b'A' | b'Q' | b'g' | b'w') { Ok(key) } else { Err(BAD_KEY) }
-}
-
-/// Whether the `Origin` of a request is its own host or among [`WsConfig::allowed_origins`] (RFC 6454).
-/// A request without one is of no browser; it is for the caller to let it pass.
-pub fn origin_passes<B>(request: &Request<B>, config: &WsConfig) -> bool {
-    let origin = only(request.headers(), &ORIGIN).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let Some(origin) = origin else { return false };
-    if config.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
-        return true;
-    }
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let default_port = match scheme.to_ascii_lowercase().as_str() {
-        "http" => ":80",
-        "https" => ":443",
-        _ => return false,
-    };
-    let host = match request.uri().authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => only(request.headers(), &HOST).and_then(|host| std::str::from_utf8(host).ok()),
-    };
-    let bare = |host: &str| host.strip_suffix(default_port).unwrap_or(host).to_ascii_lowercase();
-    host.is_some_and(|host| !host.is_empty() && bare(host) == bare(authority))
 }
 
 /// The value of a header that is there exactly once.

@@ -20,5 +20,5 @@ pub use config::WsConfig;
 pub use connection::{WsReader, WsTransport, WsWriter};
 pub use endpoint::serve;
 pub use framing::{FRAMING, close_frame};
-pub use handshake::{SUBPROTOCOL, accept, origin_passes};
+pub use handshake::{SUBPROTOCOL, accept};
 pub use upgrade::{ReadSide, WriteSide, tune, upgraded};

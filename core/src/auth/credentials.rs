@@ -16,7 +16,8 @@ pub struct ConnectRequest {
     pub headers: HeaderMap,
     /// What earlier layers found out, such as the user of the application's own session.
     pub extensions: Extensions,
-    /// Where the request came from.
+    /// Where the request came from, when whoever accepted its connection says so: [`read`](Self::read) takes a
+    /// [`SocketAddr`] among the request's extensions. Behind a proxy it is the proxy's.
     pub peer: Option<SocketAddr>,
     /// The first token found: `Authorization: Bearer`, then the cookie, then `?token=`.
     pub token: Option<Token>,
@@ -27,7 +28,8 @@ impl ConnectRequest {
     pub fn read<B>(request: &http::Request<B>, cookie: &str) -> Self {
         let (uri, headers) = (request.uri().clone(), request.headers().clone());
         let token = find_token(&headers, &uri, cookie);
-        Self { uri, headers, extensions: request.extensions().clone(), peer: None, token }
+        let extensions = request.extensions().clone();
+        Self { uri, headers, peer: extensions.get().copied(), extensions, token }
     }
 
     /// The same request with another token, as when a client renews it.
@@ -149,6 +151,15 @@ mod tests {
         assert_eq!(token(|r| r.uri("/ws?token=").header("authorization", "Bearer  ")), None);
         assert_eq!(token(|r| r.uri("/ws").header("cookie", "wsToken=; other=x")), None);
         assert_eq!(token(|r| r.uri("/ws").header("cookie", "xwsToken=y")), None);
+    }
+
+    #[test]
+    fn the_peer_is_among_the_extensions() {
+        let mut request = http::Request::new(());
+        assert_eq!(ConnectRequest::read(&request, "wsToken").peer, None);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 7));
+        request.extensions_mut().insert(peer);
+        assert_eq!(ConnectRequest::read(&request, "wsToken").peer, Some(peer));
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl MemoryPipe {
     /// What the hub must know of it.
     pub fn info() -> TransportInfo {
         let framing = Framing { id: "memory.json", encode, heartbeat: &[0; HEADER] };
-        TransportInfo { name: "memory", binary: false, answers_heartbeats: false, framing }
+        TransportInfo { name: "memory", answers_heartbeats: false, framing }
     }
 }
 

@@ -9,6 +9,8 @@ use tidings_bus_redis::RedisBus;
 use tidings_core::{
     CloseReason, Context, Handler, HandlerError, Hub, Message, Publication, Reply, RoomId,
 };
+use tidings_transport_sse::SseConfig;
+use tidings_transport_ws::WsConfig;
 
 use crate::cli::Cli;
 use crate::metrics::Metrics;
@@ -18,12 +20,26 @@ use crate::metrics::Metrics;
 pub(crate) struct App {
     pub(crate) hub: Hub,
     pub(crate) cli: Cli,
+    pub(crate) ws: WsConfig,
+    pub(crate) sse: SseConfig,
     pub(crate) publish_key: String,
     /// The secret that demo tokens are signed with; only in demo mode.
     pub(crate) demo_secret: Option<String>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) redis: Option<RedisBus>,
     pub(crate) started: tokio::time::Instant,
+}
+
+/// Who may connect, over both transports.
+pub(crate) fn transports(cli: &Cli) -> (WsConfig, SseConfig) {
+    let (mut ws, mut sse) = (WsConfig::default(), SseConfig::default());
+    for (origins, cookie) in
+        [(&mut ws.allowed_origins, &mut ws.cookie), (&mut sse.allowed_origins, &mut sse.cookie)]
+    {
+        origins.clone_from(&cli.allow_origin);
+        cookie.clone_from(&cli.cookie);
+    }
+    (ws, sse)
 }
 
 /// `room:message {roomId, data}`: publishes it to the room, with the sender's name, when the sender is in it.

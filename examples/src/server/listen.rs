@@ -1,28 +1,17 @@
 //! The accept loop: hyper with every deadline that it needs, and sockets tuned for pushing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tidings_transport_sse::Hangup;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
-
-/// Cuts the connection that a request came by, whatever still waits to be sent there. hyper itself waits
-/// for ever for a client that reads nothing. Each request has it among its extensions.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Hangup(Arc<Notify>);
-
-impl Hangup {
-    pub(crate) fn cut(&self) {
-        self.0.notify_one();
-    }
-}
+use tokio::sync::watch;
 
 /// Serves `router` on `listener` until `end`; then the requests under way are answered. A request whose head is not
-/// there within `deadline` is cut.
+/// there within `deadline` is cut. Among its extensions is where it came from, and how its connection is cut.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -36,7 +25,7 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
             () = &mut end => break,
         };
-        let Ok((socket, _)) = accepted else {
+        let Ok((socket, peer)) = accepted else {
             // Out of file descriptors, most likely: give connections time to end.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -46,6 +35,7 @@ pub(crate) async fn serve(
         let cut = hangup.clone();
         let service = service_fn(move |mut request| {
             request.extensions_mut().insert(hangup.clone());
+            request.extensions_mut().insert(peer);
             routes.call(request)
         });
         let mut http = hyper::server::conn::http1::Builder::new();
@@ -56,10 +46,10 @@ pub(crate) async fn serve(
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 _ = &mut connection => return,
-                () = cut.0.notified() => return,
+                () = cut.asked() => return,
                 _ = lasts.changed() => connection.as_mut().graceful_shutdown(),
             }
-            tokio::select! { _ = connection => {}, () = cut.0.notified() => {} }
+            tokio::select! { _ = connection => {}, () = cut.asked() => {} }
             drop(lasts);
         });
     }

@@ -82,8 +82,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let hub = hub.start().await?;
 
     let print_key = cli.publish_key.is_none();
+    let (ws, sse) = app::transports(&cli);
     let app = Arc::new(App {
         hub: hub.clone(),
+        ws,
+        sse,
         publish_key: cli.publish_key.clone().unwrap_or_else(random_key),
         demo_secret,
         metrics,

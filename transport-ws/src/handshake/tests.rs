@@ -1,3 +1,5 @@
+use http::header::ORIGIN;
+
 use super::*;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";

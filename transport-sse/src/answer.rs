@@ -1,0 +1,78 @@
+//! Answers that are no stream of a connection: refusals, preflights, and streams that only say when to come back.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Request, Response, StatusCode};
+use tidings_core::{CloseReason, origin_passes};
+
+use crate::{SseBody, SseConfig, closing_response};
+
+/// What the origin of a request is answered; `None` for one that may not connect.
+pub(crate) fn cors(request: &Request<()>, config: &SseConfig) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    if !origin_passes(request, &config.allowed_origins) {
+        return None;
+    }
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    Some(headers)
+}
+
+/// 204 with what a browser may send.
+pub(crate) fn preflight() -> Response<SseBody> {
+    let mut response = status(StatusCode::NO_CONTENT);
+    let allow = |value| HeaderValue::from_static(value);
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, allow("GET, POST, OPTIONS"));
+    let sent = allow("authorization, content-type, last-event-id");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
+    response
+}
+
+/// Sends a client away until later.
+///
+/// An `EventSource` ends for good on any status but 200, so it gets a stream that only says when to come back. A proxy
+/// asks with [`BY_STATUS`] for a 503 instead, tries the next node, and gives such a stream itself when there is none.
+pub(crate) fn come_later(
+    request: &HeaderMap,
+    config: &SseConfig,
+    mut reason: CloseReason,
+) -> Response<SseBody> {
+    let delay = *reason.reconnect_after.get_or_insert_with(|| config.spread_retry());
+    if request.get(&BY_STATUS).is_some_and(|value| value == "status") {
+        let seconds = HeaderValue::from(delay.as_secs_f64().ceil() as u64);
+        let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        return response;
+    }
+    closing_response(delay, &reason)
+}
+
+pub(crate) fn status(status: StatusCode) -> Response<SseBody> {
+    text(status, "")
+}
+
+pub(crate) fn text(status: StatusCode, text: &'static str) -> Response<SseBody> {
+    let mut response = Response::new(SseBody::text(text));
+    *response.status_mut() = status;
+    if !text.is_empty() {
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    }
+    response
+}
+
+impl SseConfig {
+    /// A time between `retry` and twice that.
+    pub(crate) fn spread_retry(&self) -> Duration {
+        let part = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+        self.retry.mul_f64(1.0 + part)
+    }
+}
+
+/// The header by which a proxy asks to be refused by a status.
+const BY_STATUS: HeaderName = HeaderName::from_static("tidings-refusal");
