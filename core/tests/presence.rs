@@ -133,6 +133,9 @@ async fn rooms_in_the_request_are_shown_too_also_to_who_comes_back() {
     let (mut client, _) = Client::connect_with(&hub, "u", options(None)).await;
     let joined = client.next("room:joined").await;
     assert_eq!(joined["payload"]["members"], json!(["o", "u"]));
+    publish(&hub, news(&room("r"), 1)).await;
+    client.hears(1).await;
+    other.hears(1).await;
     let cursor = client.cursor.clone();
     drop(client);
     let (mut client, connected) = Client::connect_with(&hub, "u", options(cursor)).await;

@@ -51,13 +51,16 @@ pub(crate) async fn welcome(context: Context, number: usize, options: ConnectOpt
     if let Err(reason) = context.hub.0.handler.on_connect(&context).await {
         return Done::Close(reason);
     }
+    let mut replay = None;
     for room in named(&context, options.rooms) {
         let failed = match room {
             Err(failed) => Some(failed),
             Ok(room) => {
                 let (cursor, presence) = (options.cursor.clone(), options.presence);
                 let request = JoinRequest { room, cursor, presence, id: None };
-                match join(&context, number, request, None).await.0 {
+                let outcome;
+                (outcome, replay) = join(&context, number, request, replay).await;
+                match outcome {
                     Outcome::Failed { code: ErrorCode::Unavailable, .. } => {
                         return Done::Close(CloseReason::TRY_AGAIN_LATER);
                     }
@@ -70,7 +73,11 @@ pub(crate) async fn welcome(context: Context, number: usize, options: ConnectOpt
             context.tell(vec![Outgoing::error(code, text, room.as_ref())], None).await;
         }
     }
-    Done::Outcome(Outcome::Answered)
+    match replay {
+        // A room that shows who is there was entered held, and goes on as a replay does.
+        Some(resume) => Done::Replaying(Outcome::Answered, resume),
+        None => Done::Outcome(Outcome::Answered),
+    }
 }
 
 /// A client comes back: before it is told so, its rooms are joined and what it missed is found.
