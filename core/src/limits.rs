@@ -15,9 +15,9 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// Longest time in which a frame whose turn has come must have left; 10 s. Beyond it the client is closed with 4008.
     pub write_deadline: Duration,
-    /// Longest time from the first byte of a request to a served connection, authentication
-    /// included; 10 s. Beyond it the connection is cut. It also bounds each later question to the
-    /// authenticator and the authorizer, which then is answered `unavailable`.
+    /// Longest time from a request to a connection that is taken in, authentication included; 10 s. Beyond it the client
+    /// is told 1013. It also bounds each later question to the authenticator and the authorizer, which then is answered
+    /// `unavailable`. How long the head of the request may take is up to the HTTP server; give it the same.
     pub handshake_deadline: Duration,
     /// Longest time for the bus to open a link, to take a subscription, and to answer a question about its history;
     /// 10 s. Beyond it the link counts as lost and a new one is opened; a question is asked again.

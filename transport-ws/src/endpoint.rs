@@ -3,10 +3,7 @@
 
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
-use tidings_core::{
-    AttachError, Attachment, AuthError, CloseReason, ConnectOptions, ConnectRequest, FrameWriter,
-    Hub, Transport, TransportInfo,
-};
+use tidings_core::{CloseReason, ConnectRequest, FrameWriter, Hub, Transport};
 use tokio::time::timeout;
 
 use crate::{WsConfig, accept, upgraded};
@@ -31,10 +28,11 @@ pub fn serve<B>(hub: &Hub, request: &mut Request<B>, config: &WsConfig) -> Respo
     let hub = hub.clone();
     tokio::spawn(async move {
         let Ok(transport) = upgraded(upgrade, hub.limits().message_bytes).await else { return };
-        match attach(&hub, &connect, transport.info()).await {
+        match hub.connect(&connect, transport.info()).await {
             // Another task, since this one is as large as a handshake needs.
             Ok(attachment) => drop(tokio::spawn(attachment.serve(transport))),
-            Err(reason) => {
+            Err(error) => {
+                let reason = error.close_reason();
                 let (_reader, mut writer) = transport.split();
                 let _ = timeout(hub.limits().close_deadline, writer.close(&reason)).await;
             }
@@ -49,18 +47,4 @@ fn unavailable(reason: &CloseReason) -> Response<String> {
     let seconds = reason.reconnect_after.unwrap_or_default().as_secs_f64().ceil();
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds as u64));
     response
-}
-
-async fn attach(
-    hub: &Hub,
-    connect: &ConnectRequest,
-    info: TransportInfo,
-) -> Result<Attachment, CloseReason> {
-    let identity = hub.authenticate(connect).await.map_err(|error| match error {
-        AuthError::Missing => CloseReason::UNAUTHORIZED,
-        AuthError::Unavailable(_) => CloseReason::TRY_AGAIN_LATER,
-        _ => CloseReason::INVALID_TOKEN,
-    })?;
-    let options = ConnectOptions::of(connect);
-    hub.attach(identity, options, info).await.map_err(AttachError::close_reason)
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::attendance::Attendant;
 use super::clock;
@@ -133,11 +133,12 @@ impl HubBuilder {
             supervise(attendant.run(), move || fail(&failed, &observer));
             attendance
         });
+        let emptied = Arc::<Notify>::default();
         let shards: Vec<_> = (0..self.shards)
             .map(|n| {
                 let (heartbeat, observer) = (self.limits.heartbeat, self.observer.clone());
                 let (wishes, key, attendance) = (wishes.clone(), key.clone(), attendance.clone());
-                Shard::new(n, wishes, heartbeat, observer, key, attendance)
+                Shard::new(n, wishes, heartbeat, emptied.clone(), observer, key, attendance)
             })
             .collect();
         let handles: Vec<_> = shards.iter().map(Shard::handle).collect();
@@ -182,6 +183,7 @@ impl HubBuilder {
             node,
             framings: Mutex::default(),
             next_shard: AtomicUsize::new(0),
+            emptied,
             bus_up,
             failed,
             rules,

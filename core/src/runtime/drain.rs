@@ -64,25 +64,8 @@ impl Hub {
             let delay = pace.reconnect_after(n);
             shard.run(move |members| leave(members, key, delay));
         }
-        self.see_off(&pace).await;
-    }
-
-    /// Ends whoever came in while the drain began, and waits until all are gone.
-    async fn see_off(&self, pace: &Pace) {
         let limits = self.limits();
-        let deadline = clock::monotonic() + limits.write_deadline + limits.close_deadline;
-        loop {
-            let left = self.connections().await;
-            if left.is_empty() || clock::monotonic() > deadline {
-                return;
-            }
-            for (n, (shard, key)) in left.into_iter().enumerate() {
-                let delay = pace.reconnect_after(n);
-                // A connection that ends already takes no further message and no other reason.
-                shard.run(move |members| leave(members, key, delay));
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        self.all_gone(limits.write_deadline + limits.close_deadline).await;
     }
 
     /// All connections of this node, those of its shards in turn.
@@ -113,8 +96,6 @@ const LONGEST_SPREAD: Duration = Duration::from_secs(60);
 /// Nobody comes back before its close is done.
 const SHORTEST_DELAY: Duration = Duration::from_millis(100);
 const GOLDEN_RATIO: f64 = 0.618_033_988_749_894_9;
-/// How often the end of a drain looks whether all are gone.
-const POLL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::attendance::Attendance;
@@ -18,17 +19,12 @@ use super::handler::Handler;
 use super::inbox::ShardHandle;
 use super::mailbox::SubmitError;
 use super::observer::{Event, Observing};
-use super::outbox::Outbox;
 use super::reader::Reader;
-use super::routed::Receiver;
-use super::serve::Attachment;
-use super::slot::Slot;
-use super::spawn::{client_id, spawn};
-use super::types::{AttachError, ConnectOptions, PublishError};
+use super::types::PublishError;
 use crate::{
     Action, AuthError, Authenticator, Authorizer, Bus, BusError, ClientId, CloseReason,
-    ConnectRequest, ConnectionKey, CursorKey, Denied, Identity, Limits, Mark, NodeId, Outgoing,
-    Publication, Receipt, TenantId, Topic, TopicRules, TransportInfo, UserId,
+    ConnectRequest, CursorKey, Denied, Identity, Limits, Mark, NodeId, Publication, Receipt,
+    TenantId, Topic, TopicRules, UserId,
 };
 
 /// How connections use the history.
@@ -55,6 +51,8 @@ pub(crate) struct Inner {
     pub(super) node: NodeId,
     pub(super) framings: Mutex<Vec<&'static str>>,
     pub(super) next_shard: AtomicUsize,
+    /// Told whenever a shard has no connection left.
+    pub(super) emptied: Arc<Notify>,
     pub(super) bus_up: Arc<AtomicBool>,
     /// A task of the node has panicked.
     pub(super) failed: Arc<AtomicBool>,
@@ -117,109 +115,6 @@ impl Hub {
             timeout(self.0.limits.handshake_deadline, self.0.authorizer.authorize(who, action))
                 .await;
         answer.unwrap_or(Err(Denied::Unavailable))
-    }
-
-    /// Takes a connection in: from now on it is in its topics, and `connected` waits for it.
-    ///
-    /// # Errors
-    /// [`AttachError`]: nothing was attached.
-    pub async fn attach(
-        &self,
-        identity: Identity,
-        options: ConnectOptions,
-        info: TransportInfo,
-    ) -> Result<Attachment, AttachError> {
-        // In a task of its own: whoever asks may go away in the middle, and what was begun must still be undone.
-        let (hub, (answer, answered)) = (self.clone(), oneshot::channel());
-        spawn(async move {
-            let _ = answer.send(hub.try_attach(identity, options, info).await);
-        });
-        let attached = answered.await.unwrap_or_else(|_| {
-            self.0.observer.on(Event::Panicked);
-            Err(AttachError::Internal)
-        });
-        if let Err(error) = &attached {
-            self.0.observer.on(Event::Refused { error: *error });
-        }
-        attached
-    }
-
-    async fn try_attach(
-        &self,
-        identity: Identity,
-        options: ConnectOptions,
-        info: TransportInfo,
-    ) -> Result<Attachment, AttachError> {
-        if self.0.draining.load(Ordering::Acquire) {
-            return Err(AttachError::Draining);
-        }
-        if self.has_failed() {
-            return Err(AttachError::Internal);
-        }
-        let who = Receiver {
-            tenant: identity.tenant.clone(),
-            user: identity.user.clone(),
-            client: client_id(),
-            previous: options.previous,
-        };
-        let topics = [
-            Topic::user(who.tenant.clone(), who.user.clone()),
-            Topic::client(who.tenant.clone(), who.client),
-            Topic::everyone(who.tenant.clone()),
-        ];
-        let number = self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.0.shards.len();
-        let shard = self.0.shards[number].clone();
-        let mut entry = Entry::new(self, number, &topics, &who);
-        let before = self.want(number, topics.to_vec()).await;
-        let before = before.map_err(|BusAway| AttachError::BusAway)?;
-        self.count_in(&topics[0], &who, before).await?;
-        entry.is_counted = true;
-        // Who comes back is told `connected` once it is known what it missed.
-        let cursor = options.cursor.as_deref();
-        let resumes = cursor.is_some_and(|cursor| self.read_cursor(&who.tenant, cursor).is_some());
-        let heartbeat = self.0.limits.heartbeat.as_millis() as u64;
-        let first =
-            (!resumes).then(|| Outgoing::connected(who.client, &identity, heartbeat, false));
-        let outbox = Arc::new(Outbox::new(self.0.limits.outbox_bytes, clock::monotonic()));
-        let number_of_framing = self.framing_number(info.framing.id);
-        let observer = self.0.observer.clone();
-        let slot = Slot::new(outbox.clone(), who.clone(), &info, number_of_framing, observer);
-        let key = shard.ask(move |members| members.attach(slot, &topics, first)).await;
-        let key: ConnectionKey = key.ok_or(AttachError::Internal)?;
-        entry.is_done = true;
-        Ok(Attachment::new(
-            self.clone(),
-            number,
-            key,
-            who,
-            Arc::new(identity),
-            outbox,
-            options,
-            info,
-        ))
-    }
-
-    /// Counts a connection of a user over all nodes, or over this one while that cannot be known.
-    async fn count_in(
-        &self,
-        topic: &Topic,
-        who: &Receiver,
-        before: usize,
-    ) -> Result<(), AttachError> {
-        let max = self.0.limits.connections_per_user;
-        if max > 0 && before >= max {
-            return Err(AttachError::TooMany);
-        }
-        let Some(attendance) = &self.0.attendance else { return Ok(()) };
-        attendance.come(topic, &who.user);
-        if max > 0
-            && let Some(tally) = attendance.claimed(topic, &who.user).await
-            && tally.after > max as u64
-        {
-            attendance.leave(topic, &who.user);
-            return Err(AttachError::TooMany);
-        }
-        Ok(())
     }
 
     /// The marks of a cursor that this bus gave to a tenant.
@@ -343,22 +238,26 @@ impl Hub {
     /// Takes no further connections and ends all there are; returns when they are gone, or after twice `close_deadline`.
     pub async fn shutdown(&self, reason: CloseReason) {
         self.0.draining.store(true, Ordering::Release);
-        let deadline = clock::monotonic() + self.0.limits.close_deadline * 2;
-        loop {
-            let mut left = 0;
-            for shard in &self.0.shards {
-                let reason = reason.clone();
-                let ended = shard.ask(move |members| {
-                    members.router.iter().for_each(|(_, slot)| slot.outbox.end(reason.clone()));
-                    members.router.len()
-                });
-                left += ended.await.unwrap_or(0);
+        self.0.shards.iter().for_each(|shard| shard.end_all(reason.clone()));
+        self.all_gone(self.0.limits.close_deadline * 2).await;
+    }
+
+    /// Waits until there is no connection, at most for so long.
+    pub(super) async fn all_gone(&self, patience: Duration) {
+        let gone = async {
+            loop {
+                let emptied = self.0.emptied.notified();
+                let mut left = 0;
+                for shard in &self.0.shards {
+                    left += shard.ask(|members| members.router.len()).await.unwrap_or(0);
+                }
+                if left == 0 {
+                    return;
+                }
+                emptied.await;
             }
-            if left == 0 || clock::monotonic() > deadline {
-                return;
-            }
-            tokio::time::sleep(SHUTDOWN_POLL).await;
-        }
+        };
+        let _ = timeout(patience, gone).await;
     }
 
     /// Whether this node can serve: the bus is there, nothing has failed, and it is not going away.
@@ -393,7 +292,7 @@ impl Hub {
         let _ = self.0.wishes.send(Wish::Drop { topic, shard });
     }
 
-    fn framing_number(&self, id: &'static str) -> usize {
+    pub(super) fn framing_number(&self, id: &'static str) -> usize {
         let mut framings = self.0.framings.lock().unwrap_or_else(PoisonError::into_inner);
         framings.iter().position(|known| *known == id).unwrap_or_else(|| {
             framings.push(id);
@@ -401,40 +300,6 @@ impl Hub {
         })
     }
 }
-
-/// A connection on its way in: what was begun for it is undone, unless it is done.
-struct Entry<'a> {
-    hub: &'a Hub,
-    shard: usize,
-    topics: Vec<Topic>,
-    user: UserId,
-    is_counted: bool,
-    is_done: bool,
-}
-
-impl<'a> Entry<'a> {
-    fn new(hub: &'a Hub, shard: usize, topics: &[Topic], who: &Receiver) -> Self {
-        let (topics, user) = (topics.to_vec(), who.user.clone());
-        Self { hub, shard, topics, user, is_counted: false, is_done: false }
-    }
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        if self.is_done {
-            return;
-        }
-        if let (true, Some(attendance)) = (self.is_counted, &self.hub.0.attendance) {
-            attendance.leave(&self.topics[0], &self.user);
-        }
-        for topic in self.topics.drain(..) {
-            self.hub.give_up(self.shard, topic);
-        }
-    }
-}
-
-/// How often a shutdown looks whether all are gone.
-const SHUTDOWN_POLL: std::time::Duration = std::time::Duration::from_millis(20);
 
 fn no_answer() -> BusError {
     BusError::Unavailable("the bus gave no answer".to_owned())

@@ -1,5 +1,6 @@
 //! The engine on tokio: the [`Hub`], its dispatcher, its shards, and the one loop of a connection.
 
+mod attach;
 mod attendance;
 mod barrier;
 mod builder;
@@ -36,4 +37,6 @@ pub use hub::Hub;
 pub use mailbox::{Mailbox, SubmitError};
 pub use observer::{Event, Observer, SlowBound};
 pub use serve::Attachment;
-pub use types::{AttachError, ConnectOptions, PublishError, RoomInfo, StartError, Stats, UserInfo};
+pub use types::{
+    AttachError, ConnectError, ConnectOptions, PublishError, RoomInfo, StartError, Stats, UserInfo,
+};

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::attendance::Attendance;
 use super::clock;
@@ -29,6 +29,7 @@ pub(crate) struct Members {
     shard: usize,
     wishes: mpsc::UnboundedSender<Wish>,
     heartbeat: Duration,
+    emptied: Arc<Notify>,
     pub(super) observer: Observing,
     cursors: Option<CursorKey>,
     attendance: Option<Attendance>,
@@ -121,6 +122,9 @@ impl Members {
             self.drop_wish(topic);
         }
         self.tell_written(slot.outbox.take_written());
+        if self.router.is_empty() {
+            self.emptied.notify_waiters();
+        }
     }
 
     /// Puts a connection into a room. Whoever asks has wished for the topic; the wish goes with the membership.
@@ -227,13 +231,23 @@ impl Shard {
         shard: usize,
         wishes: mpsc::UnboundedSender<Wish>,
         heartbeat: Duration,
+        emptied: Arc<Notify>,
         observer: Observing,
         cursors: Option<CursorKey>,
         attendance: Option<Attendance>,
     ) -> Self {
         let (router, point) = (Router::default(), Box::default());
-        let members =
-            Members { router, shard, wishes, heartbeat, observer, cursors, attendance, point };
+        let members = Members {
+            router,
+            shard,
+            wishes,
+            heartbeat,
+            emptied,
+            observer,
+            cursors,
+            attendance,
+            point,
+        };
         Self { inbox: Arc::default(), members }
     }
 
@@ -326,6 +340,7 @@ impl Drop for Shard {
     fn drop(&mut self) {
         self.inbox.close();
         self.members.end_all(&CloseReason::INTERNAL);
+        self.members.emptied.notify_waiters();
     }
 }
 
@@ -356,7 +371,8 @@ mod tests {
     fn shard(connections: usize) -> (Shard, Vec<Arc<Outbox>>) {
         let (wishes, _) = mpsc::unbounded_channel();
         let second = Duration::from_secs(1);
-        let mut shard = Shard::new(0, wishes, second, Observing::default(), None, None);
+        let mut shard =
+            Shard::new(0, wishes, second, Arc::default(), Observing::default(), None, None);
         let outboxes = (0..connections).map(|_| {
             let outbox = Arc::new(Outbox::new(usize::MAX, Duration::ZERO));
             let who = Receiver {
@@ -446,8 +462,8 @@ mod tests {
     }
 
     /// Runs a shard; told once when it has ended, in whatever way.
-    fn supervised(shard: Shard) -> Arc<tokio::sync::Notify> {
-        let ended = Arc::new(tokio::sync::Notify::new());
+    fn supervised(shard: Shard) -> Arc<Notify> {
+        let ended = Arc::new(Notify::new());
         let (by_itself, by_panic) = (ended.clone(), ended.clone());
         let run = async move {
             shard.run().await;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::{BusError, ClientId, CloseReason, ConnectRequest, RoomId, TenantId, UserId};
+use crate::{AuthError, BusError, ClientId, CloseReason, ConnectRequest, RoomId, TenantId, UserId};
 
 /// Why a hub could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,9 @@ pub enum AttachError {
     /// More come than `accept_rate` allows: 503 or 1013.
     #[error("too many new connections")]
     Full,
+    /// It could not be done within `handshake_deadline`: 1013.
+    #[error("not done in time")]
+    TimedOut,
     /// The server's fault, a panic: 1011.
     #[error("internal error")]
     Internal,
@@ -40,9 +43,33 @@ impl AttachError {
     pub fn close_reason(self) -> CloseReason {
         match self {
             Self::TooMany => CloseReason::TOO_MANY_CONNECTIONS,
-            Self::BusAway | Self::Full => CloseReason::TRY_AGAIN_LATER,
+            Self::BusAway | Self::Full | Self::TimedOut => CloseReason::TRY_AGAIN_LATER,
             Self::Internal => CloseReason::INTERNAL,
             Self::Draining => CloseReason::RESTART,
+        }
+    }
+}
+
+/// Why a request did not become a connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// It is not known who sent it: 1008 or 401, 1013 when that cannot be known now.
+    #[error("it is not known who sent the request")]
+    Auth(#[source] AuthError),
+    /// It is known, and the connection was not taken in.
+    #[error("the connection was not taken in")]
+    Attach(#[source] AttachError),
+}
+
+impl ConnectError {
+    /// What the client is told.
+    pub fn close_reason(&self) -> CloseReason {
+        match self {
+            Self::Auth(AuthError::Missing) => CloseReason::UNAUTHORIZED,
+            Self::Auth(AuthError::Unavailable(_)) => CloseReason::TRY_AGAIN_LATER,
+            Self::Auth(AuthError::Refused(_)) => CloseReason::INVALID_TOKEN,
+            Self::Attach(error) => error.close_reason(),
         }
     }
 }

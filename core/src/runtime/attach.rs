@@ -1,0 +1,186 @@
+//! How a connection is taken in: who it is, its place in its topics, and that it is not one too many.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::clock;
+use super::dispatcher::BusAway;
+use super::hub::Hub;
+use super::observer::Event;
+use super::outbox::Outbox;
+use super::routed::Receiver;
+use super::serve::Attachment;
+use super::slot::Slot;
+use super::spawn::{client_id, spawn};
+use super::types::{AttachError, ConnectError, ConnectOptions};
+use crate::{ConnectRequest, ConnectionKey, Identity, Outgoing, Topic, TransportInfo, UserId};
+
+impl Hub {
+    /// Takes in who sent a request, as [`authenticate`](Self::authenticate) and [`attach`](Self::attach) do with what
+    /// the request asks for, both together within `handshake_deadline`.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: nothing was attached.
+    pub async fn connect(
+        &self,
+        request: &ConnectRequest,
+        info: TransportInfo,
+    ) -> Result<Attachment, ConnectError> {
+        let connecting = async {
+            let identity = self.authenticate(request).await.map_err(ConnectError::Auth)?;
+            let attached = self.attach(identity, ConnectOptions::of(request), info).await;
+            attached.map_err(ConnectError::Attach)
+        };
+        let connected = timeout(self.0.limits.handshake_deadline, connecting).await;
+        connected.unwrap_or_else(|_| {
+            self.0.observer.on(Event::Refused { error: AttachError::TimedOut });
+            Err(ConnectError::Attach(AttachError::TimedOut))
+        })
+    }
+
+    /// Takes a connection in, within `handshake_deadline`: from now on it is in its topics, and `connected` waits for it.
+    ///
+    /// # Errors
+    /// [`AttachError`]: nothing was attached.
+    pub async fn attach(
+        &self,
+        identity: Identity,
+        options: ConnectOptions,
+        info: TransportInfo,
+    ) -> Result<Attachment, AttachError> {
+        // In a task of its own: whoever asks may go away in the middle, and what was begun must still be undone.
+        let (hub, (answer, answered)) = (self.clone(), oneshot::channel());
+        spawn(async move {
+            let _ = answer.send(hub.try_attach(identity, options, info).await);
+        });
+        let attached = match timeout(self.0.limits.handshake_deadline, answered).await {
+            Ok(Ok(attached)) => attached,
+            Ok(Err(_)) => {
+                self.0.observer.on(Event::Panicked);
+                Err(AttachError::Internal)
+            }
+            Err(_) => Err(AttachError::TimedOut),
+        };
+        if let Err(error) = &attached {
+            self.0.observer.on(Event::Refused { error: *error });
+        }
+        attached
+    }
+
+    async fn try_attach(
+        &self,
+        identity: Identity,
+        options: ConnectOptions,
+        info: TransportInfo,
+    ) -> Result<Attachment, AttachError> {
+        if self.is_draining() {
+            return Err(AttachError::Draining);
+        }
+        if self.has_failed() {
+            return Err(AttachError::Internal);
+        }
+        let who = Receiver {
+            tenant: identity.tenant.clone(),
+            user: identity.user.clone(),
+            client: client_id(),
+            previous: options.previous,
+        };
+        let topics = [
+            Topic::user(who.tenant.clone(), who.user.clone()),
+            Topic::client(who.tenant.clone(), who.client),
+            Topic::everyone(who.tenant.clone()),
+        ];
+        let number = self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.0.shards.len();
+        let shard = self.0.shards[number].clone();
+        let mut entry = Entry::new(self, number, &topics, &who);
+        let before = self.want(number, topics.to_vec()).await;
+        let before = before.map_err(|BusAway| AttachError::BusAway)?;
+        self.count_in(&topics[0], &who, before).await?;
+        entry.is_counted = true;
+        // Who comes back is told `connected` once it is known what it missed.
+        let cursor = options.cursor.as_deref();
+        let resumes = cursor.is_some_and(|cursor| self.read_cursor(&who.tenant, cursor).is_some());
+        let heartbeat = self.0.limits.heartbeat.as_millis() as u64;
+        let first =
+            (!resumes).then(|| Outgoing::connected(who.client, &identity, heartbeat, false));
+        let outbox = Arc::new(Outbox::new(self.0.limits.outbox_bytes, clock::monotonic()));
+        let number_of_framing = self.framing_number(info.framing.id);
+        let observer = self.0.observer.clone();
+        let slot = Slot::new(outbox.clone(), who.clone(), &info, number_of_framing, observer);
+        let key = shard.ask(move |members| members.attach(slot, &topics, first)).await;
+        let key: ConnectionKey = key.ok_or(AttachError::Internal)?;
+        entry.is_done = true;
+        // Those who leave were counted before it came.
+        if self.is_draining() {
+            shard.run(move |members| members.detach(key));
+            return Err(AttachError::Draining);
+        }
+        Ok(Attachment::new(
+            self.clone(),
+            number,
+            key,
+            who,
+            Arc::new(identity),
+            outbox,
+            options,
+            info,
+        ))
+    }
+
+    /// Counts a connection of a user over all nodes, or over this one while that cannot be known.
+    async fn count_in(
+        &self,
+        topic: &Topic,
+        who: &Receiver,
+        before: usize,
+    ) -> Result<(), AttachError> {
+        let max = self.0.limits.connections_per_user;
+        if max > 0 && before >= max {
+            return Err(AttachError::TooMany);
+        }
+        let Some(attendance) = &self.0.attendance else { return Ok(()) };
+        attendance.come(topic, &who.user);
+        if max > 0
+            && let Some(tally) = attendance.claimed(topic, &who.user).await
+            && tally.after > max as u64
+        {
+            attendance.leave(topic, &who.user);
+            return Err(AttachError::TooMany);
+        }
+        Ok(())
+    }
+}
+
+/// A connection on its way in: what was begun for it is undone, unless it is done.
+struct Entry<'a> {
+    hub: &'a Hub,
+    shard: usize,
+    topics: Vec<Topic>,
+    user: UserId,
+    is_counted: bool,
+    is_done: bool,
+}
+
+impl<'a> Entry<'a> {
+    fn new(hub: &'a Hub, shard: usize, topics: &[Topic], who: &Receiver) -> Self {
+        let (topics, user) = (topics.to_vec(), who.user.clone());
+        Self { hub, shard, topics, user, is_counted: false, is_done: false }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        if let (true, Some(attendance)) = (self.is_counted, &self.hub.0.attendance) {
+            attendance.leave(&self.topics[0], &self.user);
+        }
+        for topic in self.topics.drain(..) {
+            self.hub.give_up(self.shard, topic);
+        }
+    }
+}
