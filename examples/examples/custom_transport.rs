@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde_json::json;
 use tidings_bus_memory::MemoryBus;
 use tidings_core::{
-    AllowAll, Anonymous, CloseReason, ConnectOptions, ConnectRequest, Frame, FrameReader,
-    FrameWriter, Framing, Hub, Outgoing, ReadError, Transport, TransportInfo, encode_json,
+    AllowAll, Anonymous, CloseReason, ConnectRequest, Frame, FrameReader, FrameWriter, Framing,
+    Hub, Outgoing, ReadError, Transport, TransportInfo, encode_json,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -121,9 +121,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (hub, mut request) = (hub.clone(), ConnectRequest::default());
         request.peer = Some(peer);
         tokio::spawn(async move {
-            let Ok(identity) = hub.authenticate(&request).await else { return };
-            let (options, info) = (ConnectOptions::default(), transport.info());
-            if let Ok(attachment) = hub.attach(identity, options, info).await {
+            if let Ok(attachment) = hub.connect(&request, transport.info()).await {
                 attachment.serve(transport).await;
             }
         });

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tidings_core::{
-    AttachError, AuthError, CloseReason, ConnectOptions, ConnectRequest, Hub, Identity, SubmitError,
+    AttachError, AuthError, ConnectError, ConnectRequest, Hub, Identity, SubmitError,
 };
 use tokio::time::{sleep, timeout};
 
@@ -86,16 +86,14 @@ async fn stream(hub: &Hub, request: &Request<()>, config: &SseConfig) -> Respons
         return later(reason);
     }
     let connect = ConnectRequest::read(request, &config.cookie);
-    let identity = match hub.authenticate(&connect).await {
-        Ok(identity) => identity,
-        Err(AuthError::Unavailable(_)) => return later(CloseReason::TRY_AGAIN_LATER),
-        Err(error) => return unauthorized(&error),
-    };
     let envelope = connect.query("envelope").any(|value| value == "1");
     let info = info(if envelope { ENVELOPE } else { FRAMING });
-    let attachment = match hub.attach(identity, ConnectOptions::of(&connect), info).await {
+    let attachment = match hub.connect(&connect, info).await {
         Ok(attachment) => attachment,
-        Err(AttachError::TooMany) => {
+        Err(ConnectError::Auth(error @ (AuthError::Missing | AuthError::Refused(_)))) => {
+            return unauthorized(&error);
+        }
+        Err(ConnectError::Attach(AttachError::TooMany)) => {
             return text(StatusCode::TOO_MANY_REQUESTS, "too many connections of this user\n");
         }
         Err(error) => return later(error.close_reason()),

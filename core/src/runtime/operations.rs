@@ -102,13 +102,10 @@ async fn welcome_back(
                 Ok(topic) => enter(context, &topic).await.map(|_| topic),
             },
         });
-    }
-    // Were it to go on without a room, its cursor would pass what it misses there.
-    let is_unavailable = |room: &Result<Topic, NotJoined>| {
-        matches!(room, Err(NotJoined(ErrorCode::Unavailable, ..)))
-    };
-    if rooms.iter().any(is_unavailable) {
-        return Done::Close(CloseReason::TRY_AGAIN_LATER);
+        // Were it to go on without a room, its cursor would pass what it misses there.
+        if matches!(rooms.last(), Some(Err(NotJoined(ErrorCode::Unavailable, ..)))) {
+            return Done::Close(CloseReason::TRY_AGAIN_LATER);
+        }
     }
     let topics = || own.iter().chain(rooms.iter().filter_map(|room| room.as_ref().ok()));
     let (kept, lost): (Vec<_>, Vec<_>) = topics().partition(|topic| context.hub.keeps(topic));

@@ -11,13 +11,24 @@ use crate::app::App;
 
 /// Whether new connections may come here.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let not_ready = match (app.hub.is_draining(), app.hub.is_bus_up()) {
-        (false, true) => return "ok\n".into_response(),
-        (true, _) => "draining\n",
-        (false, false) => "the bus is away\n",
+    let not_ready = match &app.hub {
+        hub if hub.has_failed() => FAILED,
+        hub if hub.is_draining() => "draining\n",
+        hub if !hub.is_bus_up() => "the bus is away\n",
+        _ => return "ok\n".into_response(),
     };
     (StatusCode::SERVICE_UNAVAILABLE, not_ready).into_response()
 }
+
+/// Whether the process may go on; if not, its supervisor is to start it again.
+pub(crate) async fn alive(State(app): State<Arc<App>>) -> Response {
+    match app.hub.has_failed() {
+        true => (StatusCode::SERVICE_UNAVAILABLE, FAILED).into_response(),
+        false => "ok\n".into_response(),
+    }
+}
+
+const FAILED: &str = "a task of the node has panicked\n";
 
 /// Lets go of connections that could carry further requests, once the node drains.
 pub(crate) async fn let_go(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::app::App;
-use crate::front::{let_go, ready};
+use crate::front::{alive, let_go, ready};
 
 type Shared = State<Arc<App>>;
 
@@ -24,7 +24,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/events/{client}", any(submit))
         .route("/publish", post(crate::publish::publish))
         .route("/demo/token", get(demo_token))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .merge(crate::page::router())
         .layer(from_fn_with_state(app.clone(), let_go))
