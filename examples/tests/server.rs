@@ -241,7 +241,7 @@ async fn one_reads_and_one_does_not(server: &Server) -> (Client, Client) {
 
 #[tokio::test]
 async fn who_reads_too_slowly_is_told_and_others_lose_nothing() {
-    let server = Server::start(&["outbox_bytes=65536", "write_deadline=60"]);
+    let server = Server::start(&["outbox_bytes=65536", "write_deadline=60", "close_deadline=60"]);
     let (mut stalled, mut reader) = one_reads_and_one_does_not(&server).await;
     let queued = server.admin("/stats").await["queuedBytes"].as_u64().expect("a number");
     assert!(queued <= 65536, "{queued}");
