@@ -105,13 +105,18 @@ export async function startProxy(t, target) {
   return proxy;
 }
 
-/** A browser with nothing of its own on the network. */
-export async function startBrowser(t) {
+/** A browser with nothing of its own on the network. `keepsPages`: it has a back/forward cache, as browsers of people. */
+export async function startBrowser(t, { keepsPages = false } = {}) {
   const executablePath = process.env.CHROMIUM;
   if (!executablePath) throw new Error("CHROMIUM must name the browser");
   const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync"];
-  const browser = await chromium.launch({ executablePath, args, timeout: PATIENCE });
+  const browser = await chromium.launch({
+    executablePath,
+    args,
+    ignoreDefaultArgs: keepsPages ? ["--disable-back-forward-cache"] : [],
+    timeout: PATIENCE,
+  });
   t.after(() => browser.close());
   return browser;
 }
