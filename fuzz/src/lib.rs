@@ -2,14 +2,12 @@
 //!
 //! They are ordinary functions, so that `examples/tests/corpora.rs` replays the corpora on stable.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri, header};
-use tidings_core::{
-    Change, ConnectRequest, ConnectionKey, Frame, Outgoing, RoomId, Router, TenantId, Topic,
-    UserId, encode_json, redact_query,
-};
+use tidings_core::testing::router_model::{Op, check};
+use tidings_core::{ConnectRequest, Frame, Outgoing, encode_json, redact_query};
 use tidings_transport_ws::Decoder;
 
 /// Any bytes are decoded without a panic; what is accepted is encoded again with the same payload bytes.
@@ -139,126 +137,19 @@ fn kept(debug: &str, field: &str) -> usize {
     list.split(',').filter(|byte| !byte.is_empty()).count()
 }
 
-/// Two bytes for each operation. A router answers as a map of sets does.
+/// How many shards, then two bytes for each operation. Routers answer as a map of sets does.
 pub fn router(data: &[u8]) {
-    let mut world = World::default();
-    for &[what, which] in data.as_chunks::<2>().0.iter().take(MAX_OPERATIONS) {
-        let topic = topic(which);
-        let connection = usize::from(what >> 3).checked_rem(world.keys.len());
-        match (what & 7, connection) {
-            (0 | 1, _) | (_, None) => world.attach(),
-            (2, Some(connection)) => world.detach(connection),
-            (3..=5, Some(connection)) => world.join(connection, &topic),
-            (_, Some(connection)) => world.leave(connection, &topic),
+    let Some((&shards, operations)) = data.split_first() else { return };
+    let script = operations.as_chunks::<2>().0.iter().take(MAX_OPERATIONS).map(|&[what, which]| {
+        let (connection, topic) = (usize::from(what >> 3), usize::from(which));
+        match what & 7 {
+            0 | 1 => Op::Attach { shard: topic },
+            2 => Op::Detach { connection },
+            3..=5 => Op::Join { connection, topic },
+            _ => Op::Leave { connection, topic },
         }
-        world.check();
-    }
-    for connection in 0..world.keys.len() {
-        world.detach(connection);
-    }
-    world.check();
-    assert!(world.router.is_empty() && world.members.is_empty());
-}
-
-/// Topics whose names are the same in several scopes and tenants.
-fn topic(n: u8) -> Topic {
-    let name = ["a", "b"][usize::from(n & 1)];
-    let tenant = match n & 2 {
-        0 => TenantId::default(),
-        _ => TenantId::new("a").expect("it is a name"),
-    };
-    match n & 12 {
-        0 | 4 => Topic::room(tenant, RoomId::new(name).expect("it is a name")),
-        8 => Topic::user(tenant, UserId::new(name).expect("it is a name")),
-        _ => Topic::everyone(tenant),
-    }
-}
-
-/// A router and what it should know. A connection's value is its number.
-#[derive(Default)]
-struct World {
-    router: Router<usize>,
-    /// Of all that ever were; `false` when it has left.
-    keys: Vec<(ConnectionKey, bool)>,
-    /// Never empty sets.
-    members: BTreeMap<Topic, BTreeSet<usize>>,
-}
-
-impl World {
-    fn attach(&mut self) {
-        let key = self.router.attach(self.keys.len());
-        let reused = self.keys.iter().any(|&(other, _)| other == key);
-        assert!(!reused, "a key names one connection for ever");
-        self.keys.push((key, true));
-    }
-
-    fn detach(&mut self, number: usize) {
-        let (key, alive) = self.keys[number];
-        let answer = self.router.detach(key);
-        assert_eq!(answer.is_some(), alive);
-        let Some((value, left)) = answer else { return };
-        assert_eq!(value, number);
-        for (topic, change) in left {
-            assert_ne!(change, Change::None);
-            assert_eq!(change, self.model_leave(number, &topic));
-        }
-        assert!(self.topics_of(number).is_empty(), "it left all its topics");
-        self.keys[number].1 = false;
-    }
-
-    fn join(&mut self, number: usize, topic: &Topic) {
-        let (key, alive) = self.keys[number];
-        let mut expected = Change::None;
-        if alive {
-            let members = self.members.entry(topic.clone()).or_default();
-            let first = members.is_empty();
-            if members.insert(number) {
-                expected = if first { Change::Opened } else { Change::Joined };
-            }
-        }
-        assert_eq!(self.router.join(key, topic), expected);
-    }
-
-    fn leave(&mut self, number: usize, topic: &Topic) {
-        let expected = self.model_leave(number, topic);
-        assert_eq!(self.router.leave(self.keys[number].0, topic), expected);
-    }
-
-    fn model_leave(&mut self, number: usize, topic: &Topic) -> Change {
-        let Some(members) = self.members.get_mut(topic) else { return Change::None };
-        if !members.remove(&number) {
-            return Change::None;
-        }
-        if !members.is_empty() {
-            return Change::Left;
-        }
-        self.members.remove(topic);
-        Change::Closed
-    }
-
-    fn topics_of(&self, number: usize) -> BTreeSet<&Topic> {
-        let of = self.members.iter().filter(|(_, members)| members.contains(&number));
-        of.map(|(topic, _)| topic).collect()
-    }
-
-    fn check(&self) {
-        let router = &self.router;
-        assert_eq!(router.topics().count(), self.members.len(), "empty topics vanish");
-        for (topic, members) in &self.members {
-            let slots = router.members(topic);
-            assert_eq!(slots.len(), members.len());
-            let known = slots.map(|slot| *router.at(slot).expect("a member is a connection"));
-            assert_eq!(&known.collect::<BTreeSet<_>>(), members);
-        }
-        for (number, &(key, alive)) in self.keys.iter().enumerate() {
-            assert_eq!(router.get(key).copied(), alive.then_some(number));
-            let expected = self.topics_of(number);
-            assert_eq!(router.topics_of(key).count(), expected.len());
-            assert_eq!(router.topics_of(key).collect::<BTreeSet<_>>(), expected);
-        }
-        let alive = self.keys.iter().filter(|(_, alive)| *alive).count();
-        assert_eq!((router.len(), router.iter().count()), (alive, alive));
-    }
+    });
+    check(1 + usize::from(shards % 4), script);
 }
 
 /// What is planted as a token; the data of a fuzzer hardly ever has it.

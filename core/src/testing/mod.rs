@@ -9,6 +9,7 @@ mod history_node;
 pub mod idempotency_laws;
 mod pipe;
 pub mod presence_laws;
+pub mod router_model;
 mod script;
 pub mod transport_laws;
 
