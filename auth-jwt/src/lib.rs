@@ -1,6 +1,23 @@
 //! JSON Web Tokens for Tidings: [`JwtAuthenticator`] tells who a client is, [`RoomPatterns`] which
 //! rooms its token opens.
 //!
+//! ```
+//! use tidings_auth_jwt::{JwtAuthenticator, JwtConfig, sign_hs256};
+//! use tidings_core::{Authenticator, ConnectRequest};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let secret = "a secret of at least thirty-two bytes";
+//! let authenticator = JwtAuthenticator::hs(secret, JwtConfig::default())?;
+//! let token = sign_hs256(secret.as_bytes(), r#"{"sub":"ada","exp":4102444800,"rooms":["team-*"]}"#);
+//!
+//! let request = ConnectRequest::default().with_token(token);
+//! assert_eq!(authenticator.authenticate(&request).await?.user.as_str(), "ada");
+//! assert!(authenticator.authenticate(&request.with_token("nonsense")).await.is_err());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The key decides which algorithms it verifies, never the token. Keys are a shared secret, a PEM,
 //! a JWKS document, or a [`Jwks`] that reads a [`KeySource`] again when keys rotate: a file or, with
 //! the feature `http`, a URL.

@@ -1,5 +1,24 @@
 //! The heart of Tidings: events pushed to a room, to every connection of a user, to everyone.
 //!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use tidings_bus_memory::MemoryBus;
+//! use tidings_core::{AllowAll, Anonymous, Hub, Message, Publication, RoomId, TenantId, Topic};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bus = Arc::new(MemoryBus::default());
+//! let hub = Hub::builder(bus, Arc::new(Anonymous), Arc::new(AllowAll)).start().await?;
+//! let lobby = Topic::room(TenantId::default(), RoomId::new("lobby")?);
+//! let hello = Message::of("chat", &"hello")?;
+//! let receipt = hub.publish(Publication::new(lobby.clone(), hello)).await?;
+//! // Who is in the room has it now, on whatever node; who comes back with this cursor has had it.
+//! assert!(hub.cursor_of(&lobby, &receipt).is_some());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! This crate holds the three traits a server is composed from ([`Transport`], [`Bus`],
 //! [`Authenticator`]), the types they speak ([`Topic`], [`Message`], [`Publication`],
 //! [`Delivery`]) and the pure machines ([`Router`], [`Interest`]).
@@ -35,8 +54,8 @@ mod transport;
 pub mod testing;
 
 pub use auth::{
-    Action, AllowAll, Anonymous, AuthError, Authenticator, Authorizer, Claims, ConnectRequest,
-    Denied, FirstOf, Identity, Token, redact_query,
+    Action, AllowAll, Anonymous, AuthError, Authenticator, Authorizer, Claims, ClaimsError,
+    ConnectRequest, Denied, FirstOf, Identity, Token, redact_query,
 };
 pub use bus::{
     Bus, BusError, BusInterest, BusLink, Claim, History, HistoryPage, Presence, Tally, Top, Tops,

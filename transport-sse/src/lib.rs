@@ -8,7 +8,8 @@
 //! use tidings_core::{AllowAll, Anonymous, Hub};
 //! use tidings_transport_sse::{SseConfig, serve, submit};
 //!
-//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let hub = Hub::builder(Arc::new(MemoryBus::default()), Arc::new(Anonymous), Arc::new(AllowAll));
 //! let (hub, config) = (hub.start().await?, SseConfig::default());
 //!
@@ -28,8 +29,8 @@
 //! let ping = r#"{"type":"ping"}"#.to_owned();
 //! let request = http::Request::post(format!("/events/{client}")).body(ping)?;
 //! assert_eq!(submit(&hub, client, request, &config).await.status(), http::StatusCode::ACCEPTED);
-//! # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
-//! # Ok::<_, std::io::Error>(())
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! Mounted elsewhere, [`SseTransport::new`] makes both ends of one stream: the [`Transport`](tidings_core::Transport)

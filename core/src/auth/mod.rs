@@ -86,10 +86,11 @@ impl Claims {
     /// Keeps a JSON object.
     ///
     /// # Errors
-    /// When `json` is not one.
-    pub fn new(json: impl Into<Bytes>) -> Result<Self, serde_json::Error> {
+    /// [`ClaimsError`] when `json` is not one.
+    pub fn new(json: impl Into<Bytes>) -> Result<Self, ClaimsError> {
         let json = json.into();
-        serde_json::from_slice::<Fields<'_>>(&json)?;
+        let read = serde_json::from_slice::<Fields<'_>>(&json);
+        read.map_err(|error| ClaimsError(error.to_string()))?;
         Ok(Self(Some(json)))
     }
 
@@ -110,6 +111,11 @@ impl Debug for Claims {
         f.write_str("Claims(…)")
     }
 }
+
+/// Claims that are not a JSON object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("claims must be a JSON object: {0}")]
+pub struct ClaimsError(String);
 
 type Fields<'a> = std::collections::HashMap<std::borrow::Cow<'a, str>, &'a RawValue>;
 
