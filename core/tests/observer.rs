@@ -12,7 +12,7 @@ use tidings_core::testing::{MemoryPipe, PipeClient};
 use tidings_core::{
     AllowAll, AuthError, Authenticator, CloseReason, ConnectOptions, ConnectRequest, Context,
     Event, Handler, HandlerError, Hub, Identity, Limits, Message, Observer, Publication, Reply,
-    TenantId, Topic, TopicOptions, TopicRules, UserId,
+    SlowPolicy, TenantId, Topic, TopicOptions, TopicRules, UserId,
 };
 
 /// Keeps a line of each event.
@@ -213,6 +213,40 @@ async fn who_is_refused_or_too_slow_or_too_fast_is_told() {
     in_time(async { while slow.next().await.is_some() {} }).await;
     diary.has("TooSlow { bound: Bytes }", 1).await;
     diary.has("closed memory Some(4008)", 1).await;
+}
+
+#[tokio::test]
+async fn what_is_dropped_of_a_slow_client_is_told_as_a_gap() {
+    let (bus, diary) = (MemoryBus::default(), Arc::new(Diary::default()));
+    let mut limits = Limits::default();
+    (limits.outbox_bytes, limits.write_deadline) = (8192, Duration::from_secs(600));
+    let mut oldest = TopicOptions::default();
+    oldest.slow = SlowPolicy::DropOldest;
+    let builder = Hub::builder(Arc::new(bus), Arc::new(ByToken), Arc::new(AllowAll));
+    let builder = builder.observer(diary.clone()).limits(limits).topics(TopicRules::all(oldest));
+    let hub = builder.shards(1).start().await.expect("the bus is there");
+    let mut slow = connect(&hub, "slow").await;
+    let bulk = Message::of("bulk", &"x".repeat(1024)).expect("JSON");
+    let everyone = Topic::everyone(TenantId::default());
+    for _ in 0..64 {
+        hub.publish(Publication::new(everyone.clone(), bulk.clone()))
+            .await
+            .expect("the bus is there");
+    }
+    hub.stats().await;
+    let count = || diary.count("Gap { reason: Slow, connections: 1 }");
+    until(|| count() > 0).await;
+    let told = count();
+    hub.publish(to_all("last")).await.expect("the bus is there");
+    let mut heard = 0;
+    loop {
+        let message = in_time(slow.next()).await.expect("it goes on");
+        heard += usize::from(message.contains("\"reason\":\"slow\""));
+        if message.contains("\"last\"") {
+            break;
+        }
+    }
+    assert!(heard > 0 && heard <= count() && told <= count(), "{heard} of {}", count());
 }
 
 #[tokio::test]

@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
-use super::bus_node::{Node, in_time, publish, room, say};
+use super::bus_node::{Node, answered, in_time, publish, room, say};
 use super::script::{Dice, HOSTILE, hostile_topics, in_background, payloads, user};
 use crate::{Bus, ClientId, Delivery, Except, Message, MessageType, Publication, Topic};
 
@@ -78,6 +78,7 @@ macro_rules! bus_laws {
             topics_never_leak
             payloads_are_opaque
             a_broken_link_ends
+            publishing_is_answered_whatever_happens
             a_new_link_starts_empty
             concurrent_publishers_lose_nothing
             an_exclusion_survives_the_bus
@@ -315,6 +316,25 @@ pub async fn a_broken_link_ends<F: BusFixture>() {
     }
 }
 
+/// While links break and the bus may be away, each publication has an answer in bounded time, good or not; and one that
+/// is good again comes.
+pub async fn publishing_is_answered_whatever_happens<F: BusFixture>() {
+    let fixture = F::start().await;
+    let bus = fixture.bus();
+    let batch = |n: usize| vec![say(&room("answered"), &n.to_string()); n % 3 + 1];
+    for _ in 0..BREAKS {
+        let publishing = async {
+            for n in 0..EACH {
+                let answers = in_time("an answer to a publish", bus.publish(batch(n))).await;
+                assert_eq!(answers.len(), n % 3 + 1);
+            }
+        };
+        join(in_time("break_links", fixture.break_links()), publishing).await;
+    }
+    let good = async || bus.publish(batch(0)).await.pop().expect("an answer");
+    answered("publish", good).await;
+}
+
 /// A new link has no interest: neither that of other links nor that of the one before it.
 pub async fn a_new_link_starts_empty<F: BusFixture>() {
     let fixture = F::start().await;
@@ -432,5 +452,6 @@ fn numbers(delivery: &Delivery) -> (usize, usize) {
 
 const PUBLISHERS: usize = 8;
 const EACH: usize = 100;
+const BREAKS: usize = 3;
 const SCRIPTS: u64 = 20;
 const STEPS: usize = 100;

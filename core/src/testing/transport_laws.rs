@@ -50,6 +50,7 @@ macro_rules! transport_laws {
             messages_come_whole_and_in_order
             a_dropped_read_loses_nothing
             frames_leave_whole_and_in_order
+            a_dropped_write_has_taken_nothing
             a_peer_that_stops_reading_is_felt
             heartbeats_are_no_messages
             the_reason_comes_last
@@ -122,6 +123,30 @@ pub async fn frames_leave_whole_and_in_order<F: TransportFixture>() {
     let hear = async {
         for n in lengths() {
             hears(&mut peer, n).await;
+        }
+    };
+    in_time("frames", async { join!(write, hear) }).await;
+}
+
+/// Whenever a write is given up, it has taken nothing: written again, each message is heard once.
+pub async fn a_dropped_write_has_taken_nothing<F: TransportFixture>() {
+    let (transport, mut peer) = F::open().await;
+    let framing = transport.info().framing;
+    let (_reader, mut writer) = transport.split();
+    let write = async {
+        for length in lengths() {
+            let mut rest = frame(framing, length);
+            while !rest.is_empty() {
+                match poll_once(writer.write(std::slice::from_ref(&rest))) {
+                    Poll::Ready(taken) => drop(rest.split_to(taken.expect("it is open"))),
+                    Poll::Pending => tokio::task::yield_now().await,
+                }
+            }
+        }
+    };
+    let hear = async {
+        for length in lengths() {
+            hears(&mut peer, length).await;
         }
     };
     in_time("frames", async { join!(write, hear) }).await;
