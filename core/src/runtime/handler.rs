@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::handling::Handling;
 use super::hub::Hub;
 use super::inbox::ShardHandle;
 use super::observer::Event;
@@ -16,6 +17,27 @@ use crate::{
 };
 
 /// What an application does with its clients' own messages.
+///
+/// ```
+/// # use tidings_core::{CloseReason, Context, Handler, HandlerError, Message, Reply, RoomId};
+/// #[derive(Debug)]
+/// struct Lobby;
+///
+/// #[async_trait::async_trait]
+/// impl Handler for Lobby {
+///     /// Everyone begins in the lobby.
+///     async fn on_connect(&self, context: &Context) -> Result<(), CloseReason> {
+///         let lobby = RoomId::new("lobby").map_err(|_| CloseReason::INTERNAL)?;
+///         context.join(lobby).await.map_err(|_| CloseReason::TRY_AGAIN_LATER)
+///     }
+///
+///     async fn on_message(&self, _: &Context, _: &Message) -> Result<Reply, HandlerError> {
+///         Ok(Reply::Unknown)
+///     }
+///
+///     async fn on_disconnect(&self, _: &Context) {}
+/// }
+/// ```
 ///
 /// A panic in it ends the connection that it was called for, with 1011, and no other.
 #[async_trait]
@@ -62,6 +84,9 @@ pub enum HandlerError {
     /// It cannot be done now: `unavailable`.
     #[error("cannot be done now")]
     Unavailable,
+    /// The connection is in as many rooms as it may be: `too_many_rooms`.
+    #[error("in too many rooms")]
+    TooManyRooms,
     /// It is too long: `too_large`.
     #[error("too large")]
     TooLarge,
@@ -76,6 +101,7 @@ impl HandlerError {
             Self::Invalid => (ErrorCode::InvalidMessage, "the payload is not what this type takes"),
             Self::Forbidden => (ErrorCode::Forbidden, "not allowed"),
             Self::Unavailable => (ErrorCode::Unavailable, "cannot be done now, try again"),
+            Self::TooManyRooms => (ErrorCode::TooManyRooms, "this connection is in too many rooms"),
             Self::TooLarge => (ErrorCode::TooLarge, "too large"),
             Self::Internal => (ErrorCode::Internal, "internal error"),
         }
@@ -113,6 +139,10 @@ impl Handler for NoHandler {
 pub struct Context {
     pub(crate) hub: Hub,
     pub(crate) shard: ShardHandle,
+    /// Which shard it is.
+    pub(crate) number: usize,
+    /// There while a handler runs.
+    pub(crate) handling: Option<Arc<Handling>>,
     pub(crate) key: ConnectionKey,
     pub(crate) client: ClientId,
     pub(crate) identity: Arc<Identity>,

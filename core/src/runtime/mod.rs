@@ -10,6 +10,7 @@ mod dispatcher;
 mod drain;
 mod gate;
 mod handler;
+mod handling;
 mod hub;
 mod inbox;
 mod link;

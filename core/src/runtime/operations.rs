@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::handler::{Context, Reply};
 use super::observer::Event;
-use super::replay::prove;
+use super::replay::{Replaying, prove};
 use super::shard::Joined;
 use super::slot::{Floors, gap_of};
 use super::types::ConnectOptions;
@@ -20,6 +20,8 @@ pub(crate) enum Done {
     Outcome(Outcome),
     /// It is done, and the connection goes on with what it has missed.
     Replaying(Outcome, Resume),
+    /// The handler has returned; the replay goes on, if there is one.
+    Handled(Outcome, Option<Replaying>),
     /// What was skipped is to be sent.
     Refilling(Resume),
     /// There is a new token; these rooms it does not open, and they have been left.
@@ -48,10 +50,12 @@ pub(crate) async fn welcome(context: Context, number: usize, options: ConnectOpt
     if matches!(start, Start::Unreadable) {
         context.tell(vec![Outgoing::gap(None, GapReason::Cursor)], Some(GapReason::Cursor)).await;
     }
-    if let Err(reason) = context.hub.0.handler.on_connect(&context).await {
+    let handling = context.handling(None);
+    if let Err(reason) = context.hub.0.handler.on_connect(&handling).await {
         return Done::Close(reason);
     }
-    let mut replay = None;
+    let Ok(replay) = handling.handled().await else { return Done::Close(CloseReason::INTERNAL) };
+    let mut replay = replay.map(Replaying::stop);
     for room in named(&context, options.rooms) {
         let failed = match room {
             Err(failed) => Some(failed),
@@ -122,9 +126,15 @@ async fn welcome_back(
     let connected = context.with_cursor(connected, &resume.marks());
     let key = context.key;
     context.shard.ask(move |members| members.open(key, &connected)).await;
-    if let Err(reason) = context.hub.0.handler.on_connect(context).await {
+    let handling = context.handling(Some(Replaying::new(resume)));
+    if let Err(reason) = context.hub.0.handler.on_connect(&handling).await {
         return Done::Close(reason);
     }
+    // A replay goes on through each join.
+    let Ok(Some(replay)) = handling.handled().await else {
+        return Done::Close(CloseReason::INTERNAL);
+    };
+    let resume = replay.stop();
     for topic in own.iter().filter(|topic| !context.hub.keeps(topic)).take(1) {
         context.tell(vec![gap_of(topic, GapReason::Trimmed)], Some(GapReason::Trimmed)).await;
     }

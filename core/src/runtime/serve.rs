@@ -69,7 +69,8 @@ impl Attachment {
     ) -> Self {
         let shard: ShardHandle = hub.0.shards[number].clone();
         hub.0.observer.on(Event::Opened { transport: info.name });
-        let context = Context { hub, shard, key, client: who.client, identity };
+        let (handling, client) = (None, who.client);
+        let context = Context { hub, shard, number, handling, key, client, identity };
         let (opened, ended) = (clock::monotonic(), None);
         Self { context, number, outbox, who, options, info, opened, ended }
     }
@@ -323,6 +324,10 @@ impl<'a, R: FrameReader> Connection<'a, R> {
                 self.replay = Some(Replaying::new(resume));
                 self.input(Input::Finished(outcome));
             }
+            Done::Handled(outcome, replay) => {
+                self.replay = replay;
+                self.input(Input::Finished(outcome));
+            }
             Done::Refilling(resume) => self.replay = Some(Replaying::new(resume)),
             Done::Renewed(identity, left, outcome) => {
                 self.attachment.context.identity = identity;
@@ -392,7 +397,14 @@ impl<'a, R: FrameReader> Connection<'a, R> {
             }
             Operation::Renew { token, id } => caught(observer, renew(context, token, id)),
             Operation::Handle(message) => {
-                caught(observer, async move { Done::Outcome(handle(&context, message).await) })
+                let context = context.handling(self.replay.take());
+                caught(observer, async move {
+                    let outcome = handle(&context, message).await;
+                    match context.handled().await {
+                        Ok(replay) => Done::Handled(outcome, replay),
+                        Err(_) => Done::Close(CloseReason::INTERNAL),
+                    }
+                })
             }
         }
     }
