@@ -14,6 +14,7 @@ use crate::connection::Opener;
 use crate::fault::{Failure, Fault};
 use crate::hash::slot;
 use crate::place::Place;
+use crate::sabotage::Protection;
 use crate::server::Server;
 use crate::slots::Slots;
 use crate::spawn::Task;
@@ -32,20 +33,19 @@ struct Shared {
     seeds: Vec<Address>,
     opener: Arc<Opener>,
     counters: Arc<Counters>,
-    map: watch::Sender<Result<Arc<Slots>, Failure>>,
+    /// `None` until it has been asked for.
+    map: watch::Sender<Option<Result<Arc<Slots>, Failure>>>,
     servers: Mutex<BTreeMap<Address, Arc<Server>>>,
     stale: Notify,
 }
 
 impl Cluster {
     pub(crate) fn start(seeds: Vec<Address>, opener: Arc<Opener>, counters: Arc<Counters>) -> Self {
-        let unasked =
-            Failure::new(Fault::Loading, "the cluster has not been asked for its slots yet");
         let shared = Arc::new(Shared {
             seeds,
             opener,
             counters,
-            map: watch::Sender::new(Err(unasked)),
+            map: watch::Sender::new(None),
             servers: Mutex::default(),
             stale: Notify::new(),
         });
@@ -55,11 +55,11 @@ impl Cluster {
     /// The server that has a tag's slot. While it is away the cluster is asked again.
     pub(crate) async fn owner(&self, tag: &str) -> Result<Arc<Server>, Failure> {
         let mut map = self.shared.map.subscribe();
-        let asked = map.wait_for(|map| !matches!(map, Err(f) if f.fault == Fault::Loading));
-        let slots = match timeout(self.shared.opener.config.deadline, asked).await {
-            Ok(Ok(map)) => map.clone(),
-            _ => Err(Failure::away("no node of the cluster tells its slots")),
-        };
+        let asked =
+            timeout(self.shared.opener.config.deadline, map.wait_for(Option::is_some)).await;
+        let slots = asked.ok().and_then(|map| map.ok()?.clone());
+        let slots =
+            slots.unwrap_or_else(|| Err(Failure::away("no node of the cluster tells its slots")));
         let slots = slots.inspect_err(|_| self.refresh())?;
         let Some(address) = slots.owner(slot(tag)) else {
             self.refresh();
@@ -95,10 +95,11 @@ impl Shared {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What all nodes that answer soon say together: of two claims to a slot the younger is true.
+    /// What all nodes that answer soon say together: of two claims to a slot the younger is true, and each knows best
+    /// what it has itself.
     async fn ask(&self) -> Result<Slots, Failure> {
         let mut addresses = self.seeds.clone();
-        if let Ok(known) = &*self.map.borrow() {
+        if let Some(Ok(known)) = &*self.map.borrow() {
             addresses.extend(known.nodes().cloned());
         }
         addresses.sort_unstable();
@@ -143,17 +144,20 @@ async fn keep_fresh(shared: Arc<Shared>) {
             Ok(slots) => {
                 // Who owns nothing any more is commanded no more.
                 shared.servers().retain(|address, _| slots.owns(address));
-                let _ = shared.map.send_replace(Ok(Arc::new(slots)));
+                let _ = shared.map.send_replace(Some(Ok(Arc::new(slots))));
             }
             Err(failure) => {
                 shared.map.send_if_modified(|map| {
-                    let unknown = map.is_err();
+                    let unknown = !matches!(map, Some(Ok(_)));
                     if unknown {
-                        *map = Err(failure);
+                        *map = Some(Err(failure));
                     }
                     unknown
                 });
             }
+        }
+        if shared.opener.config.lacks(Protection::Refresh) {
+            return;
         }
         sleep(PAUSE).await;
         shared.stale.notified().await;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::sabotage::Protection;
+
 /// Everything of a Redis bus that is not in its URL. All nodes of a cluster need the same
 /// [`prefix`](Self::prefix), [`partitions`](Self::partitions) and [`record_lifetime`](Self::record_lifetime).
 #[derive(Clone)]
@@ -36,6 +38,9 @@ pub struct RedisConfig {
     pub allow_eviction: bool,
     /// Certificates in PEM that TLS trusts besides the system's; none.
     pub tls_ca: Option<Vec<u8>>,
+    /// A protection that the bus is to lack, so that a test can prove that it is needed; none.
+    #[cfg(feature = "sabotage")]
+    pub without: Option<Protection>,
 }
 
 impl Default for RedisConfig {
@@ -51,11 +56,25 @@ impl Default for RedisConfig {
             record_lifetime: Duration::from_secs(24 * 3600),
             allow_eviction: false,
             tls_ca: None,
+            #[cfg(feature = "sabotage")]
+            without: None,
         }
     }
 }
 
 impl RedisConfig {
+    /// The protection that is taken away; never one in a normal build.
+    pub(crate) fn without(&self) -> Option<Protection> {
+        #[cfg(feature = "sabotage")]
+        return self.without;
+        #[cfg(not(feature = "sabotage"))]
+        None
+    }
+
+    pub(crate) fn lacks(&self, protection: Protection) -> bool {
+        self.without() == Some(protection)
+    }
+
     /// What of it cannot be, if anything.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::RedisConfig;
 use crate::fault::{Failure, Fault};
+use crate::sabotage::Protection;
 use crate::spawn::Task;
 use crate::tls::Tls;
 use crate::url::{Address, Login};
@@ -58,7 +59,7 @@ impl Opener {
     ) -> Result<Opened, Failure> {
         let mut opened = self.open(address, on_push).await?;
         match opened.redis.send_packed_command(&cmd("ROLE")).await.map_err(Failure::from) {
-            Ok(role) if is_primary(&role) => Ok(opened),
+            Ok(role) if is_primary(&role) || self.config.lacks(Protection::Role) => Ok(opened),
             Ok(_) => Err(Failure::new(
                 Fault::ReadOnly,
                 format!("{address} is a replica: give the address of its primary"),

@@ -54,4 +54,6 @@ mod url;
 
 pub use bus::{ConnectError, RedisBus};
 pub use config::RedisConfig;
+#[cfg(feature = "sabotage")]
+pub use sabotage::Protection;
 pub use stats::{PublishErrors, RedisStats, ServerStats};

@@ -17,6 +17,7 @@ use crate::message::decode;
 use crate::partition::Partition;
 use crate::probe::Probe;
 use crate::queue::{Heard, Queue};
+use crate::sabotage::{Protection, hides};
 use crate::spawn::{Task, random};
 use crate::stats::{Counters, bump};
 
@@ -34,7 +35,12 @@ pub(crate) async fn connect(
     let guard = LinkGuard(queue.clone());
 
     let heard = queue.clone();
-    let on_push = Arc::new(move |push| heard.push(push));
+    let without = opener.config.without();
+    let on_push = Arc::new(move |push| {
+        if !hides(without, &push) {
+            heard.push(push);
+        }
+    });
     let Opened { redis, driver } = opener.open_primary(&session.address, Some(on_push)).await?;
     let line = Line { redis, queue: queue.clone(), partition: partition.clone() };
     line.command(partition.subscribe_commands().0, std::slice::from_ref(&channel)).await?;
@@ -46,7 +52,7 @@ pub(crate) async fn connect(
     let watch = async move {
         tokio::select! {
             () = probe.keep(interval) => {}
-            () = server.left(&session.address) => {
+            () = server.left(&session.address), if without != Some(Protection::Left) => {
                 left.end(BusError::Unavailable("another Redis has become the primary".to_owned()));
             }
         }

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use crate::RedisConfig;
 use crate::fault::{Failure, Fault};
 use crate::resp::Commands;
+use crate::sabotage::Protection;
 use crate::script::Script;
 use crate::server::{Server, Session};
 use crate::spawn::random;
@@ -28,6 +29,7 @@ pub(crate) struct Partition {
     pub(crate) deadline: Duration,
     /// The secret of the bus, once known; of the first partition only.
     pub(crate) secret: Mutex<Option<[u8; 16]>>,
+    pub(crate) without: Option<Protection>,
 }
 
 /// What is asked of a server.
@@ -76,6 +78,7 @@ impl Partition {
             record_lifetime_ms: config.record_lifetime.as_millis().to_string(),
             deadline: config.deadline,
             secret: Mutex::default(),
+            without: config.without(),
         }
     }
 
@@ -131,7 +134,10 @@ impl Partition {
                     Call::Publish(question) => server.publish(&session, &question).await,
                 };
                 match outcome {
-                    Err(failure) if failure.fault == Fault::Moved => {
+                    Err(failure)
+                        if failure.fault == Fault::Moved
+                            && self.without != Some(Protection::MovedRetry) =>
+                    {
                         told(Step::Refused);
                         (open, late) = (None, failure);
                         self.moved();

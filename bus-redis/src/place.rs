@@ -1,13 +1,19 @@
 //! Where a server is found, and what tells it from another that takes its place.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd};
+use tokio::time::timeout;
 
 use crate::connection::Opener;
 use crate::fault::{Failure, Fault};
+use crate::sabotage::Protection;
 use crate::url::{Address, Login};
 
 /// Where a server is found.
@@ -22,19 +28,12 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// Where it is now.
-    pub(crate) async fn find(&self, opener: &Opener) -> Result<Address, Failure> {
+    /// Where it may be now, at least one address, the likeliest first.
+    pub(crate) async fn find(&self, opener: &Opener) -> Result<Vec<Address>, Failure> {
         match self {
-            Self::Fixed(address) | Self::Node(address) => Ok(address.clone()),
+            Self::Fixed(address) | Self::Node(address) => Ok(vec![address.clone()]),
             Self::Sentinels { addresses, master, login } => {
-                let mut failure = Failure::away("there is no Sentinel");
-                for address in addresses {
-                    match ask_sentinel(opener, address, master, login).await {
-                        Ok(primary) => return Ok(primary),
-                        Err(why) => failure = why,
-                    }
-                }
-                Err(failure)
+                ask_sentinels(opener, addresses, master, login).await
             }
         }
     }
@@ -73,6 +72,43 @@ impl fmt::Display for Place {
     }
 }
 
+/// What the Sentinels that answer soon name, first what most of them do: one alone may be behind. None is waited for
+/// when another has answered, so one that hangs costs little.
+async fn ask_sentinels(
+    opener: &Opener,
+    sentinels: &[Address],
+    master: &str,
+    login: &Login,
+) -> Result<Vec<Address>, Failure> {
+    let ask = |sentinel| ask_sentinel(opener, sentinel, master, login);
+    let mut asked: FuturesUnordered<_> = sentinels.iter().map(ask).collect();
+    let mut failure = Failure::away("there is no Sentinel");
+    let first = loop {
+        match asked.next().await {
+            Some(Ok(address)) => break address,
+            Some(Err(why)) => failure = why,
+            None => return Err(failure),
+        }
+    };
+    let mut named = vec![(1, first)];
+    let others = async {
+        while let Some(answer) = asked.next().await {
+            let Ok(address) = answer else { continue };
+            match named.iter_mut().find(|(_, known)| *known == address) {
+                Some((votes, _)) => *votes += 1,
+                None => named.push((1, address)),
+            }
+        }
+    };
+    let patience = if opener.config.lacks(Protection::Late) { Duration::MAX } else { LATE };
+    let _ = timeout(patience, others).await;
+    named.sort_by_key(|(votes, _)| Reverse(*votes));
+    if opener.config.lacks(Protection::OtherAnswers) {
+        named.truncate(1);
+    }
+    Ok(named.into_iter().map(|(_, address)| address).collect())
+}
+
 async fn ask_sentinel(
     opener: &Opener,
     sentinel: &Address,
@@ -104,3 +140,6 @@ async fn ask_sentinel(
         _ => Err(unknown()),
     }
 }
+
+/// How long other Sentinels are waited for when one has answered.
+const LATE: Duration = Duration::from_millis(200);

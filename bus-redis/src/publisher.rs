@@ -18,6 +18,7 @@ use crate::RedisConfig;
 use crate::fault::Failure;
 use crate::partition::{Partition, Step};
 use crate::resp::Commands;
+use crate::sabotage::blurred;
 use crate::send::{pass, send};
 use crate::spawn::{Task, now};
 use crate::stats::Counters;
@@ -112,6 +113,7 @@ impl Publisher {
         let counters = &self.shared.counters;
         let told = |answer: Answer| {
             answer.map_err(|failure| {
+                let failure = blurred(self.shared.config.without(), failure);
                 counters.publish_failed(&failure);
                 failure.into()
             })

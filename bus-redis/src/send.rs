@@ -10,7 +10,7 @@ use crate::message::encode;
 use crate::partition::{Call, Partition, Question};
 use crate::publisher::{Answer, Job};
 use crate::resp::Commands;
-use crate::sabotage;
+use crate::sabotage::{self, Protection};
 use crate::server::Session;
 use crate::spelling::spell;
 
@@ -20,7 +20,9 @@ pub(crate) async fn send(partition: &Partition, jobs: &[Job]) -> Vec<Answer> {
     if let Some(passing) = passing {
         match transact(partition, jobs, &passing).await {
             // A Redis that is full takes no transaction. The script does with what it has.
-            Err(failure) if failure.fault == Fault::OutOfMemory => {}
+            Err(failure)
+                if failure.fault == Fault::OutOfMemory
+                    && partition.without != Some(Protection::FullRedis) => {}
             // Nothing was done, because of one of them: the others are not to suffer for it.
             Err(failure) if failure.fault == Fault::NoPermission && jobs.len() > 1 => {
                 let mut answers = Vec::new();

@@ -15,6 +15,7 @@ use crate::partition::Question;
 use crate::pipe::Pipe;
 use crate::place::Place;
 use crate::resp::Commands;
+use crate::sabotage::Protection;
 use crate::script::{PUBLISH, Script};
 use crate::spawn::{Task, jitter};
 use crate::stats::{Counters, bump};
@@ -129,6 +130,9 @@ impl Server {
 
     /// Gives the connection up and opens another.
     pub(crate) fn suspect(&self, session: &Session, why: Failure) {
+        if self.shared.opener.config.lacks(Protection::Suspicion) {
+            return;
+        }
         self.shared.suspected.send_if_modified(|suspected| {
             let newer = suspected.0 < session.number;
             if newer {
@@ -231,6 +235,9 @@ async fn supervise(shared: Arc<Shared>) {
             }
             Err(failure) => {
                 shared.state.send_replace(State::Away(failure));
+                if was_up && shared.opener.config.lacks(Protection::Persistence) {
+                    return;
+                }
                 tokio::select! {
                     () = sleep(jitter(backoff)) => {}
                     () = shared.wanted.notified() => {}
@@ -244,20 +251,41 @@ async fn supervise(shared: Arc<Shared>) {
 /// Waits until another server has taken the place; for ever where none can.
 async fn replaced(shared: &Shared, address: &Address) {
     let interval = shared.opener.config.probe_interval;
-    if interval.is_zero() || !shared.place.may_change() {
+    let never = interval.is_zero() || shared.opener.config.lacks(Protection::Replaced);
+    if never || !shared.place.may_change() {
         return std::future::pending().await;
     }
     loop {
         sleep(interval).await;
-        if shared.place.find(&shared.opener).await.is_ok_and(|now| now != *address) {
-            return;
+        for likelier in shared.place.find(&shared.opener).await.unwrap_or_default() {
+            if likelier == *address {
+                break;
+            }
+            // A Sentinel may be behind and name what is no primary any more.
+            if shared.opener.open_primary(&likelier, None).await.is_ok() {
+                return;
+            }
         }
     }
 }
 
-/// The connections, and the tasks that end with them.
+/// The connections, and the tasks that end with them, to the likeliest place where a primary takes them.
 async fn open(shared: &Shared, number: u64) -> Result<(Session, [Task; 2]), Failure> {
-    let address = shared.place.find(&shared.opener).await?;
+    let mut outcome = Err(Failure::away("nobody knows where it is"));
+    for address in shared.place.find(&shared.opener).await? {
+        outcome = open_at(shared, number, address).await;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+async fn open_at(
+    shared: &Shared,
+    number: u64,
+    address: Address,
+) -> Result<(Session, [Task; 2]), Failure> {
     let Opened { mut redis, driver } = shared.opener.open_primary(&address, None).await?;
     shared.opener.refuse_eviction(&address, &mut redis).await?;
     // So that no call of several under way is refused for want of it. Who may not load it runs it by its text.

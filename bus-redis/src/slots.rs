@@ -9,6 +9,8 @@ use crate::url::Address;
 pub(crate) struct Slots {
     claims: Vec<Claim>,
     nodes: BTreeSet<Address>,
+    /// The ids of those who spoke for themselves.
+    spoke: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -18,6 +20,9 @@ struct Claim {
     /// The younger of two claims has the higher.
     epoch: u64,
     owner: Address,
+    id: String,
+    /// Made by the owner itself.
+    own: bool,
 }
 
 impl Slots {
@@ -26,19 +31,24 @@ impl Slots {
         let mut slots = Self::default();
         for line in text.lines() {
             let fields: Vec<_> = line.split(' ').collect();
-            let [_, address, flags, _, _, _, epoch, _, ranges @ ..] = fields.as_slice() else {
+            let [id, address, flags, _, _, _, epoch, _, ranges @ ..] = fields.as_slice() else {
                 continue;
             };
             let Some(address) = read_address(address, asked, names) else { continue };
             if !flags.split(',').any(|flag| flag == "noaddr" || flag == "handshake") {
                 slots.nodes.insert(address.clone());
             }
+            let own = flags.split(',').any(|flag| flag == "myself");
+            if own {
+                slots.spoke.insert((*id).to_owned());
+            }
             let epoch = epoch.parse().unwrap_or(0);
             // A slot that is under way stands in brackets, and among the ranges of who still has it.
             for range in ranges.iter().filter(|range| !range.starts_with('[')) {
                 let (first, last) = range.split_once('-').unwrap_or((range, range));
                 if let (Ok(first), Ok(last)) = (first.parse(), last.parse()) {
-                    slots.claims.push(Claim { first, last, epoch, owner: address.clone() });
+                    let (owner, id) = (address.clone(), (*id).to_owned());
+                    slots.claims.push(Claim { first, last, epoch, owner, id, own });
                 }
             }
         }
@@ -49,17 +59,24 @@ impl Slots {
     pub(crate) fn merge(&mut self, other: Self) {
         self.claims.extend(other.claims);
         self.nodes.extend(other.nodes);
+        self.spoke.extend(other.spoke);
     }
 
     /// Who has a slot.
     pub(crate) fn owner(&self, slot: u16) -> Option<&Address> {
-        let claims = self.claims.iter().filter(|claim| (claim.first..=claim.last).contains(&slot));
+        let claims = self.believed().filter(|claim| (claim.first..=claim.last).contains(&slot));
         claims.max_by_key(|claim| claim.epoch).map(|claim| &claim.owner)
     }
 
     /// Whether a node has any slot.
     pub(crate) fn owns(&self, address: &Address) -> bool {
-        self.claims.iter().any(|claim| claim.owner == *address)
+        self.believed().any(|claim| claim.owner == *address)
+    }
+
+    /// What a node has it knows best. Others may still believe that it has a slot which it gave away, and yet know
+    /// that it has since become the younger of the two.
+    fn believed(&self) -> impl Iterator<Item = &Claim> {
+        self.claims.iter().filter(|claim| claim.own || !self.spoke.contains(&claim.id))
     }
 
     /// Every node that was named.
@@ -119,5 +136,19 @@ d :0@0 master,noaddr - 0 0 1 disconnected\n";
         slots.merge(Slots::read(older, &tcp("asked", 3), false));
         assert_eq!(slots.owner(100), Some(&tcp("asked", 7001)));
         assert!(slots.owns(&tcp("10.0.0.3", 7002)) && !slots.owns(&tcp("10.0.0.9", 1)));
+    }
+
+    #[test]
+    fn a_node_knows_best_what_it_gave_away() {
+        // It has since taken another slot, and with it a younger epoch than the new owner's.
+        let behind = "a 10.0.0.1:7000@17000 master - 0 0 7 connected 0-200\n";
+        let mut slots = Slots::read(behind, &tcp("10.0.0.9", 7000), false);
+        let taker = "b 10.0.0.2:7000@17000 myself,master - 0 0 6 connected 100\n";
+        slots.merge(Slots::read(taker, &tcp("10.0.0.2", 7000), false));
+        assert_eq!(slots.owner(100), Some(&tcp("10.0.0.1", 7000)));
+        let giver = "a 10.0.0.1:7000@17000 myself,master - 0 0 7 connected 0-99 101-200\n";
+        slots.merge(Slots::read(giver, &tcp("10.0.0.1", 7000), false));
+        assert_eq!(slots.owner(100), Some(&tcp("10.0.0.2", 7000)));
+        assert_eq!(slots.owner(101), Some(&tcp("10.0.0.1", 7000)));
     }
 }

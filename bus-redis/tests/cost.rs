@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tidings_bus_redis::{RedisBus, RedisConfig};
 use tidings_core::{Bus, BusLink, Message, Publication, RoomId, TenantId, Topic};
-use tidings_redis_testing::{Options, Redis, in_time};
+use tidings_redis_testing::{Options, Redis, in_time, tell};
 use tokio::time::Instant;
 
 /// A node without probes, so that its idle hours cost nothing.
@@ -67,11 +67,8 @@ async fn nodes_that_do_not_listen_cost_nothing() {
     let names = ["commands", "bytes in", "bytes out"];
     for ((name, alone), of_four) in names.iter().zip(alone).zip(of_four) {
         let each = |total: u64| total as f64 / f64::from(MESSAGES);
-        println!(
-            "{name} per message: {:.2} with one node, {:.2} with four",
-            each(alone),
-            each(of_four)
-        );
+        let (one, four) = (each(alone), each(of_four));
+        tell(&format!("{name} per message: {one:.2} with one node, {four:.2} with four"));
         // Idle nodes could only add a whole answer each; the rest is the length of numbers.
         assert!(of_four <= alone + alone / 100, "{name}: {alone} grew to {of_four}");
     }
@@ -86,7 +83,7 @@ async fn from_node_to_node() {
     let mut times = publish(&bus, &mut link, &topic).await;
     times.sort_unstable();
     let at = |percent: usize| times[times.len() * percent / 100].as_micros();
-    println!("from node to node: p50 {} µs, p99 {} µs", at(50), at(99));
+    tell(&format!("from node to node: p50 {} µs, p99 {} µs", at(50), at(99)));
 }
 
 #[tokio::test]
@@ -98,7 +95,7 @@ async fn ten_thousand_topics_are_subscribed() {
     for batch in topics.chunks(512) {
         in_time("a batch", link.interest.subscribe(batch)).await.expect("Redis is there");
     }
-    println!("10,000 topics subscribed in {} ms", start.elapsed().as_millis());
+    tell(&format!("10,000 topics subscribed in {} ms", start.elapsed().as_millis()));
     assert_eq!(redis.cli(&["PUBSUB", "CHANNELS"]).await.list().len(), 10_000 + 2);
 }
 

@@ -34,4 +34,4 @@ pub use redis::{Options, Redis};
 pub use reply::Reply;
 pub use sentinel::{SENTINEL_MASTER, SentinelTrio};
 pub use tls::Certificates;
-pub use wait::{PATIENCE, in_time, until};
+pub use wait::{PATIENCE, in_time, tell, until};

@@ -20,12 +20,12 @@ impl SentinelTrio {
     /// Starts all five and waits until they know each other.
     pub async fn start(options: Options) -> Self {
         let primary = Redis::start(options.clone()).await;
-        let port = primary.address().port().to_string();
-        let replica = Redis::start(options.set("replicaof", &format!("127.0.0.1 {port}"))).await;
+        let of = format!("127.0.0.1 {}", primary.address().port());
+        let replica = Redis::start(options.set("replicaof", &of)).await;
         let lines = format!(
-            "sentinel monitor {SENTINEL_MASTER} 127.0.0.1 {port} 2\n\
-             sentinel down-after-milliseconds {SENTINEL_MASTER} 1000\n\
-             sentinel failover-timeout {SENTINEL_MASTER} 5000\n"
+            "{}sentinel down-after-milliseconds {SENTINEL_MASTER} 1000\n\
+             sentinel failover-timeout {SENTINEL_MASTER} 5000\n",
+            monitor(&primary, 2)
         );
         let sentinel = || Redis::start_with(Options::default(), Some(lines.clone()));
         let sentinels = [sentinel().await, sentinel().await, sentinel().await];
@@ -75,6 +75,19 @@ impl SentinelTrio {
 }
 
 impl Redis {
+    /// Starts a Sentinel that takes a server for the primary, be it one or not, and never acts alone.
+    pub async fn sentinel_of(server: &Self) -> Self {
+        Self::start_with(Options::default(), Some(monitor(server, NEVER))).await
+    }
+
+    /// Makes a Sentinel take another server for the primary.
+    pub async fn take_for_primary(&self, server: &Self) {
+        self.cli(&["SENTINEL", "REMOVE", SENTINEL_MASTER]).await.ok();
+        let port = server.address().port().to_string();
+        let monitor = ["SENTINEL", "MONITOR", SENTINEL_MASTER, "127.0.0.1", &port];
+        self.cli(&[&monitor[..], &[&NEVER.to_string()]].concat()).await.ok();
+    }
+
     /// Whether it calls itself a primary.
     pub async fn is_primary(&self) -> bool {
         let role = self.try_cli(&["ROLE"]).await;
@@ -88,3 +101,11 @@ impl Redis {
         matches!(info, Ok(Reply::Text(text)) if text.contains("master_link_status:up"))
     }
 }
+
+/// The line by which a Sentinel watches a server, with how many Sentinels must agree that it is gone.
+fn monitor(server: &Redis, quorum: u32) -> String {
+    format!("sentinel monitor {SENTINEL_MASTER} 127.0.0.1 {} {quorum}\n", server.address().port())
+}
+
+/// More Sentinels than any test has.
+const NEVER: u32 = 100;

@@ -1,5 +1,6 @@
 //! Waiting for events, never for a time.
 
+use std::io::Write;
 use std::time::Duration;
 
 /// How long a test waits for what must come; far more than it takes on a busy machine.
@@ -11,6 +12,13 @@ pub async fn in_time<T>(what: &str, answer: impl Future<Output = T>) -> T {
         Ok(answer) => answer,
         Err(_) => panic!("waited in vain for {what}"),
     }
+}
+
+/// Prints a line that is seen also when the test passes.
+pub fn tell(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody reads it: that is no reason for a test to fail.
+    let _ = writeln!(out, "{line}");
 }
 
 /// Asks again and again until the answer is yes; panics, naming it, when that takes longer than [`PATIENCE`].

@@ -7,8 +7,6 @@ use tidings_bus_redis::{RedisBus, RedisConfig};
 use tidings_core::Bus;
 use tidings_redis_testing::in_time;
 
-use crate::unprotected::HidesEnds;
-
 /// As in production, with shorter times.
 pub(crate) fn config() -> RedisConfig {
     let mut config = RedisConfig::default();
@@ -35,11 +33,6 @@ pub(crate) fn shared(buses: [RedisBus; 2]) -> [Arc<dyn Bus>; 2] {
 /// With every protection.
 pub(crate) async fn nodes(url: &str) -> [Arc<dyn Bus>; 2] {
     shared(two(url, config()).await)
-}
-
-/// The end of a link is not told.
-pub(crate) async fn deaf(url: &str) -> [Arc<dyn Bus>; 2] {
-    nodes(url).await.map(|bus| Arc::new(HidesEnds(bus)) as Arc<dyn Bus>)
 }
 
 /// Links are not probed.

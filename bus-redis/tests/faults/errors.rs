@@ -5,44 +5,136 @@ use tidings_core::BusError;
 use tidings_redis_testing::{Options, Redis, Reply, in_time, until};
 use tokio::time::sleep;
 
-use crate::buses::{config, deaf, nodes, shared, two};
+use crate::buses::{config, nodes, shared, two};
 use crate::scene::Scene;
+use crate::twins::Trial;
 
-/// Waits until both buses have counted an error.
-async fn counts(buses: &[RedisBus; 2], name: &str, count: impl Fn(PublishErrors) -> u64) {
-    let counted = || buses.iter().all(|bus| count(bus.stats().publish_errors) > 0);
-    until(&format!("{name} to be counted"), async || counted()).await;
+/// What Redis refuses everything with, for a while.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Refusal {
+    Busy,
+    OutOfMemory,
+    NoPermission,
+    Loading,
+    WrongPassword,
+}
+
+impl Refusal {
+    async fn start(self) -> Redis {
+        let options = Options::default();
+        let redis = Redis::start(match self {
+            Self::Busy => options.set("busy-reply-threshold", "100"),
+            Self::Loading => options.set("rdbcompression", "no"),
+            Self::WrongPassword => options.password("right"),
+            _ => options,
+        });
+        let mut redis = redis.await;
+        match self {
+            Self::NoPermission => {
+                redis
+                    .cli(&[&USER[..], &["on", ">secret", "~*", "&*", "+@all"]].concat())
+                    .await
+                    .ok();
+            }
+            Self::Loading => {
+                for n in 0..300 {
+                    redis.cli(&["SET", &format!("key {n}"), &"x".repeat(1000)]).await.ok();
+                }
+                redis.cli(&["SAVE"]).await.ok();
+                // It reads a key in 30 ms, and answers between them.
+                redis.set("key-load-delay", "30000");
+                redis.set("loading-process-events-interval-bytes", "1024");
+            }
+            _ => {}
+        }
+        redis
+    }
+
+    fn url(self, redis: &Redis) -> String {
+        match self {
+            Self::NoPermission => redis.url().replace("redis://", "redis://bus:secret@"),
+            _ => redis.url(),
+        }
+    }
+
+    fn count(self, errors: PublishErrors) -> u64 {
+        match self {
+            Self::Busy => errors.busy,
+            Self::OutOfMemory => errors.out_of_memory,
+            Self::NoPermission => errors.no_permission,
+            Self::Loading => errors.loading,
+            Self::WrongPassword => errors.no_auth,
+        }
+    }
+
+    /// Refuses until something is done. Loading ends by itself.
+    async fn lasts(self, redis: &mut Redis, something: impl Future<Output = ()>) {
+        match self {
+            Self::Busy => {
+                let script = redis.try_cli(&["EVAL", "while true do end", "0"]);
+                let ended = async {
+                    something.await;
+                    redis.cli(&["SCRIPT", "KILL"]).await.ok();
+                };
+                let (answer, ()) = tokio::join!(script, ended);
+                assert!(matches!(answer, Ok(Reply::Error(_))), "{answer:?}");
+            }
+            Self::OutOfMemory => {
+                redis.config_set("maxmemory", "1").await;
+                something.await;
+                redis.config_set("maxmemory", "0").await;
+            }
+            Self::NoPermission => {
+                let publishing = ["-evalsha", "-eval", "-fcall", "-publish", "-spublish"];
+                redis.cli(&[&USER[..], &publishing].concat()).await.ok();
+                something.await;
+                redis.cli(&[&USER[..], &["+@all"]].concat()).await.ok();
+            }
+            Self::Loading => {
+                redis.kill9();
+                redis.launch();
+                something.await;
+            }
+            Self::WrongPassword => {
+                changes_its_password(redis).await;
+                something.await;
+                redis.set_password("right").await;
+            }
+        }
+    }
+}
+
+/// Whether a refusal is told apart and counted by both nodes, which then serve again.
+pub(crate) async fn is_told(trial: Trial, refusal: Refusal) -> bool {
+    let mut redis = refusal.start().await;
+    let buses = two(&refusal.url(&redis), trial.config.clone()).await;
+    // A Redis that loses what it kept answers for no kept message.
+    let keeps = !matches!(refusal, Refusal::Loading | Refusal::WrongPassword);
+    let buses_of_hubs = shared(buses.clone());
+    let mut scene = match keeps {
+        true => Scene::start_kept(buses_of_hubs).await,
+        false => Scene::start(buses_of_hubs).await,
+    };
+    let counted = || buses.iter().all(|bus| refusal.count(bus.stats().publish_errors) > 0);
+    let mut told = false;
+    let telling = async {
+        told = trial.reached(until("it to be counted", async || counted())).await;
+    };
+    scene.during(refusal.lasts(&mut redis, telling)).await;
+    if told {
+        scene.serves_again().await;
+    }
+    told
 }
 
 #[tokio::test]
-async fn busy() {
-    let redis = Redis::start(Options::default().set("busy-reply-threshold", "100")).await;
-    let buses = two(&redis.url(), config()).await;
-    let mut scene = Scene::start_kept(shared(buses.clone())).await;
-    scene
-        .during(async {
-            let script = redis.try_cli(&["EVAL", "while true do end", "0"]);
-            let ended = async {
-                counts(&buses, "BUSY", |errors| errors.busy).await;
-                redis.cli(&["SCRIPT", "KILL"]).await.ok();
-            };
-            let (answer, ()) = tokio::join!(script, ended);
-            assert!(matches!(answer, Ok(Reply::Error(_))), "{answer:?}");
-        })
-        .await;
-    scene.serves_again().await;
-}
-
-#[tokio::test]
-async fn out_of_memory() {
+async fn out_of_memory_ends_no_link() {
     let redis = Redis::start(Options::default()).await;
-    let buses = two(&redis.url(), config()).await;
-    let mut scene = Scene::start_kept(shared(buses.clone())).await;
+    let mut scene = Scene::start_kept(nodes(&redis.url()).await).await;
     let watch = scene.nodes();
     scene
         .during(async {
             redis.config_set("maxmemory", "1").await;
-            counts(&buses, "OOM", |errors| errors.out_of_memory).await;
             // It still fans out, so the nodes stay.
             sleep(2 * 3 * config().probe_interval).await;
             watch.say_ready().await;
@@ -60,48 +152,6 @@ async fn out_of_memory_stops_no_message_without_history() {
     scene.goes_well().await;
     sleep(2 * 3 * config().probe_interval).await;
     scene.goes_well().await;
-    scene.serves_again().await;
-}
-
-#[tokio::test]
-async fn no_permission() {
-    let redis = Redis::start(Options::default()).await;
-    let user = ["ACL", "SETUSER", "bus"];
-    redis.cli(&[&user[..], &["on", ">secret", "~*", "&*", "+@all"]].concat()).await.ok();
-    let buses = two(&redis.url().replace("redis://", "redis://bus:secret@"), config()).await;
-    let mut scene = Scene::start_kept(shared(buses.clone())).await;
-    let publishing = ["evalsha", "eval", "fcall", "publish", "spublish"];
-    let taken: Vec<_> = publishing.iter().map(|command| format!("-{command}")).collect();
-    let taken: Vec<_> = taken.iter().map(String::as_str).collect();
-    scene
-        .during(async {
-            redis.cli(&[&user[..], &taken].concat()).await.ok();
-            counts(&buses, "NOPERM", |errors| errors.no_permission).await;
-            redis.cli(&[&user[..], &["+@all"]].concat()).await.ok();
-        })
-        .await;
-    scene.serves_again().await;
-}
-
-#[tokio::test]
-async fn loading() {
-    let mut redis = Redis::start(Options::default().set("rdbcompression", "no")).await;
-    for n in 0..300 {
-        redis.cli(&["SET", &format!("key {n}"), &"x".repeat(1000)]).await.ok();
-    }
-    redis.cli(&["SAVE"]).await.ok();
-    let buses = two(&redis.url(), config()).await;
-    let mut scene = Scene::start(shared(buses.clone())).await;
-    // It reads a key in 30 ms, and answers between them.
-    redis.set("key-load-delay", "30000");
-    redis.set("loading-process-events-interval-bytes", "1024");
-    scene
-        .during(async {
-            redis.kill9();
-            redis.launch();
-            counts(&buses, "LOADING", |errors| errors.loading).await;
-        })
-        .await;
     scene.serves_again().await;
 }
 
@@ -125,28 +175,29 @@ async fn changes_its_password(redis: &mut Redis) {
     redis.restart().await;
 }
 
+/// Nodes that were refused once ask again.
+pub(crate) async fn another_password(trial: Trial) -> bool {
+    let mut redis = Redis::start(Options::default().password("right")).await;
+    let mut scene = trial.scene(&redis.url()).await;
+    changes_its_password(&mut redis).await;
+    scene.during(sleep(config().probe_interval)).await;
+    redis.set_password("right").await;
+    trial.survived_by(scene).await
+}
+
 #[tokio::test]
 async fn a_wrong_password_at_a_reconnect() {
     let mut redis = Redis::start(Options::default().password("right")).await;
-    let buses = two(&redis.url(), config()).await;
-    let mut scene = Scene::start(shared(buses.clone())).await;
+    let mut scene = Scene::start(nodes(&redis.url()).await).await;
     let watch = scene.nodes();
     scene
         .during(async {
             changes_its_password(&mut redis).await;
             watch.say_away().await;
-            counts(&buses, "WRONGPASS", |errors| errors.no_auth).await;
             redis.set_password("right").await;
         })
         .await;
     scene.serves_again().await;
 }
 
-#[tokio::test]
-async fn a_wrong_password_at_a_reconnect_while_nobody_watches() {
-    let mut redis = Redis::start(Options::default().password("right")).await;
-    let scene = Scene::start(deaf(&redis.url()).await).await;
-    changes_its_password(&mut redis).await;
-    redis.set_password("right").await;
-    scene.stays_broken().await;
-}
+const USER: [&str; 3] = ["ACL", "SETUSER", "bus"];

@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests have tasks and tell how long things took")]
 
+mod bounds;
 mod buses;
 mod client;
 mod errors;
@@ -12,4 +13,4 @@ mod many;
 mod network;
 mod restart;
 mod scene;
-mod unprotected;
+mod twins;

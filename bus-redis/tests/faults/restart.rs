@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidings_redis_testing::{Options, Redis, until};
 use tokio::time::sleep;
 
-use crate::buses::{deaf, nodes, patient};
+use crate::buses::{nodes, patient};
 use crate::scene::Scene;
 
 /// Kills it, waits until the nodes say so, and starts it again after a while.
@@ -53,15 +53,6 @@ async fn killed_and_back_after_40_seconds_with_all_it_kept() {
 }
 
 #[tokio::test]
-async fn killed_while_nobody_watches() {
-    let mut redis = Redis::start(Options::default()).await;
-    let scene = Scene::start(deaf(&redis.url()).await).await;
-    redis.kill9();
-    redis.restart().await;
-    scene.stays_broken().await;
-}
-
-#[tokio::test]
 async fn hangs_for_15_seconds() {
     let redis = Redis::start(Options::default()).await;
     let mut scene = Scene::start_kept(nodes(&redis.url()).await).await;
@@ -101,14 +92,6 @@ async fn cuts_its_listeners() {
 }
 
 #[tokio::test]
-async fn cuts_its_listeners_while_nobody_watches() {
-    let redis = Redis::start(Options::default()).await;
-    let scene = Scene::start(deaf(&redis.url()).await).await;
-    assert!(redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.int() >= 2);
-    scene.stays_broken().await;
-}
-
-#[tokio::test]
 async fn pauses() {
     let redis = Redis::start(Options::default()).await;
     let mut scene = Scene::start_kept(nodes(&redis.url()).await).await;
@@ -132,7 +115,7 @@ async fn pauses_while_nobody_has_a_deadline() {
 }
 
 /// Redis cuts off whoever has not read more than a limit; a message that alone is over it is enough.
-async fn overflow(redis: &Redis) {
+pub(crate) async fn overflow(redis: &Redis) {
     redis.config_set("client-output-buffer-limit", "pubsub 65536 65536 1").await;
     for channel in redis.cli(&["PUBSUB", "CHANNELS"]).await.list() {
         let message = "no message of a bus ".repeat(10_000);
@@ -148,12 +131,4 @@ async fn cuts_a_listener_whose_buffer_is_full() {
     let mut scene = Scene::start_kept(nodes(&redis.url()).await).await;
     scene.during(overflow(&redis)).await;
     scene.serves_again().await;
-}
-
-#[tokio::test]
-async fn cuts_a_listener_whose_buffer_is_full_while_nobody_watches() {
-    let redis = Redis::start(Options::default()).await;
-    let mut scene = Scene::start(deaf(&redis.url()).await).await;
-    scene.during(overflow(&redis)).await;
-    scene.stays_broken().await;
 }

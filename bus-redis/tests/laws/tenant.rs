@@ -35,24 +35,12 @@ impl Tenant {
     /// Makes the user on each server.
     pub(crate) async fn create(servers: &[Redis]) -> Self {
         let name = format!("law{:016x}", rand());
-        let [keys, channels] = ["~", "&"].map(|kind| format!("{kind}{name}:*"));
-        let rights = [
-            "reset",
-            "on",
-            ">secret",
-            &keys,
-            &channels,
-            "+@read",
-            "+@write",
-            "+@scripting",
-            "+@transaction",
-            "+@pubsub",
-            "+@connection",
-            "+role",
-            "+time",
-            "+cluster|nodes",
-            "+cluster|myid",
-        ];
+        // As the README tells, with keys and channels of its own.
+        let readme = include_str!("../../README.md");
+        let line = readme.lines().find_map(|line| line.trim().strip_prefix("ACL SETUSER tidings "));
+        let rights =
+            line.expect("the README tells the rights").replace("tidings:", &format!("{name}:"));
+        let rights: Vec<_> = rights.split(' ').collect();
         for server in servers {
             server.cli(&[&["ACL", "SETUSER", &name], &rights[..]].concat()).await.ok();
         }
