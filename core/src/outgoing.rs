@@ -55,7 +55,7 @@ impl Outgoing {
         Self::of("connected", &payload)
     }
 
-    /// `room:joined`; `members` when presence was asked for.
+    /// `room:joined`; `members` when presence was asked for and the room shows it.
     pub fn room_joined(room: &RoomId, recovered: bool, members: Option<&[String]>) -> Self {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
