@@ -94,9 +94,19 @@ pub enum PublishError {
     /// The authorizer said no.
     #[error("not allowed")]
     Forbidden,
-    /// The bus did not take it.
-    #[error("the bus did not take the message")]
+    /// The bus did not take it, or with [`BusError::TimedOut`] may have taken it.
+    #[error("{}", of_bus(.0))]
     Bus(#[source] BusError),
+}
+
+/// What may be said of a message that a bus gave no receipt for.
+fn of_bus(error: &BusError) -> &'static str {
+    match error {
+        BusError::TimedOut => {
+            "the bus did not answer in time: the message may have been published, so repeat it with an idempotency key only"
+        }
+        _ => "the bus did not take the message",
+    }
 }
 
 /// What a client asked for when it connected.
