@@ -33,7 +33,7 @@ export function openStream(url, link, { fetch }, { heard, message, lost }) {
       for (const event of events) {
         const lines = event.split("\n");
         const data = lines.filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("\n");
-        if (lines.includes("event: close")) end = JSON.parse(data);
+        if (lines.includes("event: close")) end = JSON.parse(data).payload;
         else if (data) message(JSON.parse(data));
       }
     }

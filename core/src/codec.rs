@@ -64,9 +64,6 @@ pub struct DecodeError {
 /// ```
 pub fn decode(text: &Bytes) -> Result<ClientMessage, DecodeError> {
     let fail = |reason| DecodeError { reason, id: None };
-    if too_deep(text) {
-        return Err(fail("the message is nested over 128 levels"));
-    }
     let json = std::str::from_utf8(text).map_err(|_| fail("the message is not UTF-8"))?;
     if !json.trim_start_matches(WHITE_SPACE).starts_with('{') {
         return Err(fail("the message is not a JSON object"));
@@ -78,6 +75,9 @@ pub fn decode(text: &Bytes) -> Result<ClientMessage, DecodeError> {
         Some(None) => return Err(fail("`id` must be a string of 1 to 64 bytes or an integer")),
         id => id.flatten(),
     };
+    if too_deep(text, MAX_DEPTH) {
+        return Err(DecodeError { reason: "the message is nested over 128 levels", id });
+    }
     let kind = fields.kind.and_then(|kind| serde_json::from_str::<Text<'_>>(kind.get()).ok());
     let Some(kind) = kind.and_then(|kind| MessageType::new(kind.0).ok()) else {
         let reason = "`type` must be a string of 1 to 128 bytes without control characters";
@@ -126,9 +126,9 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a text is written to memory");
 }
 
-/// Whether arrays and objects are nested over 128 levels. Looks at brackets outside of strings only,
+/// Whether arrays and objects are nested over `levels`. Looks at brackets outside of strings only,
 /// so that it is right for whatever turns out to be JSON.
-pub(crate) fn too_deep(json: &[u8]) -> bool {
+pub(crate) fn too_deep(json: &[u8], levels: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for &byte in json {
         match byte {
@@ -138,7 +138,7 @@ pub(crate) fn too_deep(json: &[u8]) -> bool {
             _ if in_string => {}
             b'[' | b'{' => {
                 depth += 1;
-                if depth > MAX_DEPTH {
+                if depth > levels {
                     return true;
                 }
             }
@@ -170,7 +170,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 /// Longest `id`, in bytes (protocol, "From the client").
 const MAX_ID_BYTES: usize = 64;
 /// Deepest nesting of a message (protocol, "Messages").
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 /// White space around a JSON value (RFC 8259, section 2).
 const WHITE_SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 
@@ -238,6 +238,17 @@ mod tests {
             |n: usize| format!("{{\"type\":\"x\",\"payload\":{}{}}}", "[".repeat(n), "]".repeat(n));
         assert!(read(&nested(127)).is_ok());
         assert!(read(&nested(128)).is_err());
+        let deep = format!(
+            "{{\"id\":7,\"other\":{}{},\"type\":\"x\"}}",
+            "[".repeat(9999),
+            "]".repeat(9999)
+        );
+        let error = read(&deep).expect_err("too deep");
+        assert_eq!(
+            error.id.as_ref().map(CorrelationId::as_json),
+            Some("7"),
+            "its id is read all the same"
+        );
         assert!(
             read(&format!("{{\"type\":\"x\",\"payload\":\"{}\\\"[\"}}", "[".repeat(500))).is_ok()
         );

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::codec::too_deep;
+use crate::codec::{MAX_DEPTH, too_deep};
 
 /// An application's message: `type` and `payload` of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl Message {
     /// A message with a JSON text as its payload, passed through byte for byte.
     ///
     /// # Errors
-    /// [`MessageError`] when `kind` is no type, or `json` is not one JSON value or is nested over 128 levels.
+    /// [`MessageError`] when `kind` is no type, or `json` is not one JSON value or is nested over 127 levels.
     pub fn json(kind: impl AsRef<str>, json: impl Into<Bytes>) -> Result<Self, MessageError> {
         let payload = Some(Payload::json(json)?);
         Ok(Self { kind: MessageType::new(kind)?, payload })
@@ -68,8 +68,8 @@ pub enum MessageError {
     /// The payload is not one JSON value.
     #[error("the payload is not a JSON value")]
     Json,
-    /// The payload is nested over 128 levels.
-    #[error("the payload is nested over 128 levels")]
+    /// The payload is nested over 127 levels, and so its message over 128.
+    #[error("the payload is nested over 127 levels, which makes a message of over 128")]
     TooDeep,
 }
 
@@ -121,13 +121,13 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// A JSON text, checked to be one value of at most 128 levels.
+    /// A JSON text, checked to be one value of at most 127 levels: the message around it is one more.
     ///
     /// # Errors
     /// [`MessageError::Json`] or [`MessageError::TooDeep`].
     pub fn json(json: impl Into<Bytes>) -> Result<Self, MessageError> {
         let json = json.into();
-        if too_deep(&json) {
+        if too_deep(&json, MAX_DEPTH - 1) {
             return Err(MessageError::TooDeep);
         }
         serde_json::from_slice::<&RawValue>(&json).map_err(|_| MessageError::Json)?;
@@ -188,7 +188,7 @@ mod tests {
         for wrong in ["", "{", "1 2", "nul", "\"\u{1}\""] {
             assert_eq!(Payload::json(wrong.to_owned()), Err(MessageError::Json), "{wrong}");
         }
-        assert!(Payload::json("[".repeat(128) + &"]".repeat(128)).is_ok());
-        assert_eq!(Payload::json("[".repeat(129) + &"]".repeat(129)), Err(MessageError::TooDeep));
+        assert!(Payload::json("[".repeat(127) + &"]".repeat(127)).is_ok());
+        assert_eq!(Payload::json("[".repeat(128) + &"]".repeat(128)), Err(MessageError::TooDeep));
     }
 }

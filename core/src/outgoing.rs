@@ -1,9 +1,11 @@
 //! What the server says to a client: the protocol's table "From the server", row by row.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::codec::CorrelationId;
-use crate::{ClientId, Identity, Message, Payload, RoomId};
+use crate::{ClientId, CloseReason, Identity, Message, Payload, RoomId};
 
 /// A message to a client, before it is encoded and framed.
 ///
@@ -55,7 +57,7 @@ impl Outgoing {
         Self::of("connected", &payload)
     }
 
-    /// `room:joined`; `members` when presence was asked for.
+    /// `room:joined`; `members` when presence was asked for and the room shows it.
     pub fn room_joined(room: &RoomId, recovered: bool, members: Option<&[String]>) -> Self {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -125,6 +127,21 @@ impl Outgoing {
             reconnect_after_ms: u64,
         }
         Self::of("server:draining", &Draining { reconnect_after_ms })
+    }
+
+    /// `close`: why the connection ends, on a wire that cannot say it otherwise.
+    pub fn close(reason: &CloseReason) -> Self {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Close<'a> {
+            code: u16,
+            reason: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            reconnect_after_ms: Option<u64>,
+        }
+        let millis = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        let reconnect_after_ms = reason.reconnect_after.map(millis);
+        Self::of("close", &Close { code: reason.code, reason: &reason.reason, reconnect_after_ms })
     }
 
     /// `error`, about a room where there is one.

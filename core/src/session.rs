@@ -70,7 +70,8 @@ pub enum Operation {
         /// What the answer carries.
         id: Option<CorrelationId>,
     },
-    /// Give a message to the application's handler.
+    /// Give a message to the application's handler. On one that was submitted the handler has a say in the verdict:
+    /// whoever carries this out gives it.
     Handle(ClientMessage),
 }
 
@@ -195,7 +196,8 @@ impl Session {
                 effects.push(failure(id, code, text));
             }
             Ok(effect) => {
-                if submitted {
+                let is_handled = matches!(effect, Effect::Start(Operation::Handle(_)));
+                if submitted && !is_handled {
                     effects.push(Effect::Verdict(Verdict::Accepted));
                 }
                 self.busy = matches!(effect, Effect::Start(_));
@@ -236,9 +238,14 @@ impl Session {
             }
             "leave:room" => Operation::Leave { room: room(&fields()?)?, id },
             "token:renew" => {
-                let token = fields()?.token.filter(|token| !token.is_empty());
                 let missing = (ErrorCode::InvalidMessage, "`token` must be a string", id.clone());
-                Operation::Renew { token: token.ok_or(missing)?, id }
+                match fields()?.token.ok_or(missing)? {
+                    token if token.is_empty() => {
+                        let text = "an empty token is no good; the old one goes on";
+                        return Err((ErrorCode::Forbidden, text, id));
+                    }
+                    token => Operation::Renew { token, id },
+                }
             }
             _ if read.message.kind.is_reserved() => {
                 return Err((ErrorCode::ReservedType, "this type is the server's", id));

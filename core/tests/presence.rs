@@ -81,9 +81,12 @@ async fn rooms_without_presence_show_nobody() {
     let bus = MemoryBus::default();
     let hub = hub(&bus).await;
     let mut watcher = Client::connect(&hub, "w").await;
-    assert_eq!(join_and_see(&mut watcher, "r").await, json!([]));
-    let mut client = Client::connect(&hub, "u").await;
-    client.join("r").await;
+    assert_eq!(join_and_see(&mut watcher, "r").await, json!(null));
+    let options =
+        ConnectOptions { rooms: vec!["r".to_owned()], presence: true, ..ConnectOptions::default() };
+    let (mut client, _) = Client::connect_with(&hub, "u", options).await;
+    let joined = client.next("room:joined").await;
+    assert_eq!(joined["payload"], json!({"roomId": "r", "recovered": false}));
     publish(&hub, news(&room("r"), 1)).await;
     watcher.hears(1).await;
 }
@@ -145,4 +148,44 @@ async fn rooms_in_the_request_are_shown_too_also_to_who_comes_back() {
     other.leave("r").await;
     let left = client.next("presence:left").await;
     assert_eq!(left["payload"]["userId"], "o");
+}
+
+#[tokio::test]
+async fn rooms_in_the_request_tell_who_comes_and_goes_and_their_messages_follow() {
+    let bus = MemoryBus::default();
+    let hub = showing(&bus, |_| {}).await;
+    let rooms = vec!["r".to_owned(), "s".to_owned()];
+    let options = ConnectOptions { rooms, presence: true, ..ConnectOptions::default() };
+    let (mut client, _) = Client::connect_with(&hub, "u", options).await;
+    for room in ["r", "s"] {
+        let joined = client.next("room:joined").await;
+        assert_eq!(
+            joined["payload"],
+            json!({"roomId": room, "recovered": false, "members": ["u"]})
+        );
+    }
+    let mut other = Client::connect(&hub, "o").await;
+    for name in ["s", "r"] {
+        other.join(name).await;
+        let came = client.next("presence:joined").await;
+        assert_eq!(came["payload"], json!({"roomId": name, "userId": "o"}));
+        publish(&hub, news(&room(name), 1)).await;
+        client.hears(1).await;
+        other.hears(1).await;
+        other.leave(name).await;
+        let left = client.next("presence:left").await;
+        assert_eq!(left["payload"], json!({"roomId": name, "userId": "o"}));
+    }
+}
+
+#[tokio::test]
+async fn who_is_in_a_room_already_may_ask_later_who_else_is() {
+    let bus = MemoryBus::default();
+    let hub = showing(&bus, |_| {}).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("r").await;
+    assert_eq!(join_and_see(&mut client, "r").await, json!(["u"]));
+    let mut other = Client::connect(&hub, "o").await;
+    other.join("r").await;
+    assert_eq!(client.next("presence:joined").await["payload"]["userId"], "o");
 }

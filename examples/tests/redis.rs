@@ -58,6 +58,44 @@ async fn an_absent_redis_is_told_and_survived() {
     soon("the message", async { while client.next().await["type"] != "room:message" {} }).await;
 }
 
+/// What may have been published is not told as if it was not.
+#[tokio::test]
+async fn what_a_frozen_redis_did_not_answer_may_have_been_published() {
+    let redis = Redis::start(Options::default()).await;
+    let server = Server::with_flags(&["--bus", &redis.url()]);
+    let mut client = Client::in_room(&server, &token("ada"), "r").await;
+    redis.sigstop();
+    let key = "Authorization: Bearer publish-key\r\n";
+    let body = r#"{"to":{"room":"r"},"type":"news","payload":1,"idempotencyKey":"once"}"#;
+    let (status, answer) = Server::http(server.address, "POST /publish", key, body).await;
+    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    let error = &answer[0]["error"];
+    assert_eq!((status, &error["code"]), (200, &json!("unavailable")), "{answer}");
+    let told = error["message"].as_str().expect("a text");
+    assert!(told.contains("may have been published") && told.contains("idempotency"), "{told}");
+    // Once it is known that Redis is away, nothing is published.
+    until("the refusal", async || {
+        Server::http(server.address, "POST /publish", key, body).await.0 == 503
+    })
+    .await;
+    redis.sigcont();
+    until("the repeat", async || {
+        Server::http(server.address, "POST /publish", key, body).await.1.contains("cursor")
+    })
+    .await;
+    let mark = r#"{"to":{"room":"r"},"type":"mark"}"#;
+    assert_eq!(Server::http(server.address, "POST /publish", key, mark).await.0, 200);
+    // It was published, and the key saw to it that the repeats were not.
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|kind| kind != "mark") {
+        let kind = client.next_type().await;
+        if kind != "gap" {
+            heard.push(kind);
+        }
+    }
+    assert_eq!(heard, ["news", "mark"]);
+}
+
 #[tokio::test]
 async fn a_wrong_password_ends_the_start() {
     let redis = Redis::start(Options::default().password("right")).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
-use tidings_core::{CloseReason, origin_passes};
+use tidings_core::{CloseReason, ConnectRequest, origin_passes};
 
 use crate::{SseBody, SseConfig, closing_response};
 
@@ -33,23 +33,28 @@ pub(crate) fn preflight() -> Response<SseBody> {
     response
 }
 
+/// Whether the data of an event is to be the whole message.
+pub(crate) fn wants_envelope(connect: &ConnectRequest) -> bool {
+    connect.query("envelope").any(|value| value == "1")
+}
+
 /// Sends a client away until later.
 ///
 /// An `EventSource` ends for good on any status but 200, so it gets a stream that only says when to come back. A proxy
 /// asks with [`BY_STATUS`] for a 503 instead, tries the next node, and gives such a stream itself when there is none.
 pub(crate) fn come_later(
-    request: &HeaderMap,
+    connect: &ConnectRequest,
     config: &SseConfig,
     mut reason: CloseReason,
 ) -> Response<SseBody> {
     let delay = *reason.reconnect_after.get_or_insert_with(|| config.spread_retry());
-    if request.get(&BY_STATUS).is_some_and(|value| value == "status") {
+    if connect.headers.get(&BY_STATUS).is_some_and(|value| value == "status") {
         let seconds = HeaderValue::from(delay.as_secs_f64().ceil() as u64);
         let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
         return response;
     }
-    closing_response(delay, &reason)
+    closing_response(wants_envelope(connect), delay, &reason)
 }
 
 pub(crate) fn status(status: StatusCode) -> Response<SseBody> {

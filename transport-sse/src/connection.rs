@@ -11,6 +11,7 @@ use tidings_core::{
     CloseReason, Frame, FrameReader, FrameWriter, Framing, ReadError, Transport, TransportInfo,
 };
 
+use crate::framing::late_close_event;
 use crate::pipe::{Pipe, SseBody};
 use crate::{ENVELOPE, FRAMING};
 
@@ -30,10 +31,11 @@ impl<R: FrameReader> SseTransport<R> {
     /// `None` the connection ends, so one of which nothing comes must wait for ever.
     pub fn new(envelope: bool, retry: Duration, reader: R) -> (Self, SseBody) {
         let pipe = Pipe::default();
+        let framing = if envelope { ENVELOPE } else { FRAMING };
         let transport = Self {
-            framing: if envelope { ENVELOPE } else { FRAMING },
+            framing,
             reader: SseReader { posted: reader, pipe: pipe.clone() },
-            writer: SseWriter { pipe: pipe.clone() },
+            writer: SseWriter { framing, pipe: pipe.clone() },
         };
         (transport, SseBody::new(retry, pipe))
     }
@@ -81,6 +83,7 @@ impl<R: FrameReader> FrameReader for SseReader<R> {
 /// Writes events into the body. Dropped, it ends the body after what was written.
 #[derive(Debug)]
 pub struct SseWriter {
+    framing: Framing,
     pipe: Pipe,
 }
 
@@ -95,7 +98,7 @@ impl FrameWriter for SseWriter {
 
     /// Appends the event `close` and waits until the HTTP server has taken all there is.
     async fn close(&mut self, reason: &CloseReason) {
-        self.pipe.close(reason);
+        self.pipe.close(late_close_event(self.framing, reason));
         poll_fn(|cx| self.pipe.poll_taken(cx)).await;
     }
 }

@@ -13,7 +13,7 @@ use tidings_core::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::answer::{come_later, cors, preflight, status, text};
+use crate::answer::{come_later, cors, preflight, status, text, wants_envelope};
 use crate::connection::info;
 use crate::{ENVELOPE, FRAMING, Hangup, SseBody, SseConfig, SseTransport, stream_response};
 
@@ -50,7 +50,7 @@ pub async fn serve<B>(hub: &Hub, request: Request<B>, config: &SseConfig) -> Res
 /// | answer | when |
 /// |---|---|
 /// | 202 | the message was taken |
-/// | 400 | it cannot be read |
+/// | 400 | it cannot be read, or its handler calls it invalid |
 /// | 401, 403 | credentials are missing or no good; the `Origin` may not connect, or the stream is another user's |
 /// | 404 | no node has such a stream, or another tenant's |
 /// | 405 | another method |
@@ -81,12 +81,12 @@ where
 }
 
 async fn stream(hub: &Hub, request: &Request<()>, config: &SseConfig) -> Response<SseBody> {
-    let later = |reason| come_later(request.headers(), config, reason);
+    let connect = ConnectRequest::read(request, &config.cookie);
+    let later = |reason| come_later(&connect, config, reason);
     if let Err(reason) = hub.admit() {
         return later(reason);
     }
-    let connect = ConnectRequest::read(request, &config.cookie);
-    let envelope = connect.query("envelope").any(|value| value == "1");
+    let envelope = wants_envelope(&connect);
     let info = info(if envelope { ENVELOPE } else { FRAMING });
     let attachment = match hub.connect(&connect, info).await {
         Ok(attachment) => attachment,

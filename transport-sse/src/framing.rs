@@ -28,14 +28,15 @@ fn encode_envelope(message: &Outgoing) -> Bytes {
 }
 
 /// The last event of a stream that ends in order.
-pub(crate) fn close_event(reason: &CloseReason) -> Bytes {
-    let mut data = serde_json::json!({ "code": reason.code, "reason": reason.reason });
-    if let Some(after) = reason.reconnect_after {
-        data["reconnectAfterMs"] = millis(after).into();
-    }
-    let close = event("close", None, data.to_string().as_bytes());
+pub(crate) fn close_event(framing: Framing, reason: &CloseReason) -> Bytes {
+    (framing.encode)(&Outgoing::close(reason))
+}
+
+/// The same of a client that was told another time to come back before: in the event, so that an `EventSource` waits
+/// as long as it is told.
+pub(crate) fn late_close_event(framing: Framing, reason: &CloseReason) -> Bytes {
+    let close = close_event(framing, reason);
     match reason.reconnect_after {
-        // In the same event, so that an `EventSource` waits as long as it is told.
         Some(after) => [format!("retry: {}\n", millis(after)).as_bytes(), &close].concat().into(),
         None => close,
     }

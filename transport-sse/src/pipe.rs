@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tidings_core::CloseReason;
 
-use crate::framing::{close_event, retry_line};
+use crate::framing::retry_line;
 
 /// What an HTTP server sends to the client: `retry:`, then all that the writer was given. Of a refusal, its text.
 ///
@@ -117,10 +116,10 @@ impl Pipe {
     }
 
     /// Appends the last event, for which there is always room, and ends the stream.
-    pub(crate) fn close(&self, reason: &CloseReason) {
+    pub(crate) fn close(&self, event: Bytes) {
         let mut state = self.lock();
         if !state.ended && !state.gone {
-            state.push(close_event(reason));
+            state.push(event);
         }
         drop(state);
         self.end();

@@ -6,6 +6,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 use tidings_core::CloseReason;
 
+use crate::framing::{ENVELOPE, FRAMING, close_event};
 use crate::pipe::{Pipe, SseBody};
 
 /// `200` with the stream and the headers that keep proxies from holding it back.
@@ -16,12 +17,17 @@ pub fn stream_response(body: SseBody) -> Response<SseBody> {
 }
 
 /// `200` with a stream that only says when to come back and why it ends; the reason's own
-/// `reconnect_after` wins over `retry`.
+/// `reconnect_after` wins over `retry`. With `envelope` the data is the whole message, as of any event.
 ///
 /// Any other status would end an `EventSource` for good.
-pub fn closing_response(retry: Duration, reason: &CloseReason) -> Response<SseBody> {
+pub fn closing_response(
+    envelope: bool,
+    retry: Duration,
+    reason: &CloseReason,
+) -> Response<SseBody> {
+    let framing = if envelope { ENVELOPE } else { FRAMING };
     let pipe = Pipe::default();
-    pipe.close(reason);
+    pipe.close(close_event(framing, reason));
     stream_response(SseBody::new(reason.reconnect_after.unwrap_or(retry), pipe))
 }
 

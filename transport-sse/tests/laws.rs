@@ -65,10 +65,12 @@ impl Peer for Client {
         while let Some(block) = self.block().await {
             let field = |name| block.lines().find_map(|line: &str| line.strip_prefix(name));
             match (field("event: "), field("data: ")) {
-                (Some("close"), Some(reason)) => {
-                    let reason: serde_json::Value =
-                        serde_json::from_str(reason).expect("a reason is JSON");
-                    let code = reason["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+                (Some("close"), Some(message)) => {
+                    let message: serde_json::Value =
+                        serde_json::from_str(message).expect("a message is JSON");
+                    let code = message["payload"]["code"]
+                        .as_u64()
+                        .and_then(|code| u16::try_from(code).ok());
                     return Heard::Closed(code.expect("a code"));
                 }
                 (Some(_), Some(message)) => return Heard::Message(message.to_owned()),

@@ -302,6 +302,19 @@ async fn close_is_the_last_event_even_in_a_full_pipe() {
 }
 
 #[tokio::test]
+async fn a_close_is_enveloped_as_any_event_is() {
+    let (_posts, posted) = mpsc::channel(1);
+    let (transport, body) = SseTransport::new(true, RETRY, Posts(posted));
+    let (_reader, mut writer) = transport.split();
+    let reading = tokio::spawn(text(body));
+    writer.close(&CloseReason::TOO_SLOW).await;
+    drop(writer);
+    let events = parse(&reading.await.expect("woken"));
+    let data = r#"{"type":"close","payload":{"code":4008,"reason":"too slow"}}"#;
+    assert_eq!((events[0].kind.as_str(), events[0].data.as_str()), ("close", data));
+}
+
+#[tokio::test]
 async fn a_dropped_transport_ends_the_body() {
     let (_posts, posted) = mpsc::channel(1);
     let (transport, body) = SseTransport::new(false, RETRY, Posts(posted));
@@ -313,7 +326,7 @@ async fn a_dropped_transport_ends_the_body() {
 
 #[tokio::test]
 async fn a_response_is_a_stream_that_proxies_do_not_hold_back() {
-    let response = closing_response(RETRY, &CloseReason::RESTART);
+    let response = closing_response(false, RETRY, &CloseReason::RESTART);
     assert_eq!(response.status(), 200);
     let body = text(response.into_body()).await;
     assert_eq!(
@@ -322,9 +335,12 @@ async fn a_response_is_a_stream_that_proxies_do_not_hold_back() {
     );
 
     let later = CloseReason::RESTART.with_reconnect_after(Duration::from_millis(70));
-    let body = text(closing_response(RETRY, &later).into_body()).await;
-    // Also in the event itself, so that an `EventSource` which heard another time before waits as long as it is told.
-    assert!(body.starts_with("retry: 70\n\nretry: 70\nevent: close\n"), "{body}");
+    let body = text(closing_response(false, RETRY, &later).into_body()).await;
+    let data = r#"{"code":1012,"reason":"restart","reconnectAfterMs":70}"#;
+    assert_eq!(body, format!("retry: 70\n\nevent: close\ndata: {data}\n\n"));
+    let body = text(closing_response(true, RETRY, &later).into_body()).await;
+    let data = format!(r#"{{"type":"close","payload":{data}}}"#);
+    assert_eq!(body, format!("retry: 70\n\nevent: close\ndata: {data}\n\n"));
 
     let (_reader, _writer, body, _posts) = open();
     let response = stream_response(body);

@@ -136,8 +136,8 @@ for (const [code, state] of [[1012, "waiting"], [1013, "waiting"], [4002, "close
   test(`a \`close\` event with ${code}: ${state}`, async (t) => {
     const { net, states } = await startStream(t);
     await net.last().open();
-    const close = { code, reason: "why", reconnectAfterMs: code === 1012 ? 4_321 : undefined };
-    await net.last().text(`event: close\ndata: ${JSON.stringify(close)}\n\n`);
+    const payload = { code, reason: "why", reconnectAfterMs: code === 1012 ? 4_321 : undefined };
+    await net.last().text(`event: close\ndata: ${JSON.stringify({ type: "close", payload })}\n\n`);
     await net.last().ends();
     assert.equal(states.at(-1).state, state);
     assert.equal(states.at(-1).code, code);

@@ -12,8 +12,8 @@ use super::inbox::ShardHandle;
 use super::observer::Event;
 use super::types::PublishError;
 use crate::{
-    Action, ClientId, CloseReason, ConnectionKey, Denied, ErrorCode, Identity, Message, Outgoing,
-    Publication, Receipt, RoomId, Topic,
+    Action, BusError, ClientId, CloseReason, ConnectionKey, Denied, ErrorCode, Identity, Message,
+    Outgoing, Publication, Receipt, RoomId, Topic,
 };
 
 /// What an application does with its clients' own messages.
@@ -87,6 +87,9 @@ pub enum HandlerError {
     /// The connection is in as many rooms as it may be: `too_many_rooms`.
     #[error("in too many rooms")]
     TooManyRooms,
+    /// No answer came in time, so that it may have been done or not: `unavailable`, with a text that says so.
+    #[error("no answer in time; it may have been done or not")]
+    Unanswered,
     /// It is too long: `too_large`.
     #[error("too large")]
     TooLarge,
@@ -102,6 +105,10 @@ impl HandlerError {
             Self::Forbidden => (ErrorCode::Forbidden, "not allowed"),
             Self::Unavailable => (ErrorCode::Unavailable, "cannot be done now, try again"),
             Self::TooManyRooms => (ErrorCode::TooManyRooms, "this connection is in too many rooms"),
+            Self::Unanswered => (
+                ErrorCode::Unavailable,
+                "no answer in time; it may have been done or not, so look before you repeat it",
+            ),
             Self::TooLarge => (ErrorCode::TooLarge, "too large"),
             Self::Internal => (ErrorCode::Internal, "internal error"),
         }
@@ -114,6 +121,7 @@ impl From<PublishError> for HandlerError {
             PublishError::TooLarge { .. } => Self::TooLarge,
             PublishError::Reserved => Self::Invalid,
             PublishError::Forbidden => Self::Forbidden,
+            PublishError::Bus(BusError::TimedOut) => Self::Unanswered,
             PublishError::Bus(_) => Self::Unavailable,
         }
     }
@@ -193,7 +201,7 @@ impl Context {
             Ok(()) => return self.hub.publish(publication).await,
             Err(Denied::Forbidden) => PublishError::Forbidden,
             Err(Denied::Unavailable) => {
-                PublishError::Bus(crate::BusError::Unavailable("authorizer".into()))
+                PublishError::Bus(BusError::Unavailable("authorizer".into()))
             }
         };
         let (outcome, took) = (Err(&error), Duration::ZERO);

@@ -128,7 +128,7 @@ impl Hub {
     /// # Errors
     /// [`PublishError`] says whether to mend the message or to try again.
     pub async fn publish(&self, publication: Publication) -> Result<Receipt, PublishError> {
-        let missing = || Err(PublishError::Bus(no_answer()));
+        let missing = || Err(PublishError::Bus(BusError::TimedOut));
         self.publish_all(vec![publication]).await.pop().unwrap_or_else(missing)
     }
 
@@ -154,7 +154,7 @@ impl Hub {
         }
         .into_iter();
         let mut receipt =
-            || receipts.next().unwrap_or_else(|| Err(no_answer())).map_err(PublishError::Bus);
+            || receipts.next().unwrap_or(Err(BusError::TimedOut)).map_err(PublishError::Bus);
         let published: Vec<_> =
             wrong.into_iter().map(|wrong| wrong.map_or_else(&mut receipt, Err)).collect();
         let took = clock::monotonic() - begun;
@@ -299,8 +299,4 @@ impl Hub {
             framings.len() - 1
         })
     }
-}
-
-fn no_answer() -> BusError {
-    BusError::Unavailable("the bus gave no answer".to_owned())
 }

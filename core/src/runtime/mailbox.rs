@@ -3,7 +3,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,8 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::command::ANSWER_DEADLINE;
+use crate::session::Outcome;
 use crate::{
-    ClientId, Frame, FrameReader, Identity, ReadError, TenantId, UserId, Verdict, VerdictSender,
+    ClientId, ErrorCode, Frame, FrameReader, Identity, ReadError, TenantId, UserId, Verdict,
+    VerdictSender,
 };
 
 /// Why a submitted message was not taken.
@@ -130,5 +135,31 @@ impl fmt::Debug for Mailbox {
     }
 }
 
+/// Gives the verdict on a submitted message once its handler is done: a message that the handler calls invalid is
+/// answered by that alone, as one that cannot be read. A handler that takes its time is not waited for; then all it
+/// says comes on the stream.
+pub(crate) async fn judged(
+    handling: impl Future<Output = Outcome>,
+    verdict: VerdictSender,
+) -> Outcome {
+    let mut handling = pin!(handling);
+    match timeout(PATIENCE, &mut handling).await {
+        Ok(Outcome::Failed { code: ErrorCode::InvalidMessage, .. }) => {
+            verdict.send(Verdict::Invalid);
+            Outcome::Answered
+        }
+        Ok(outcome) => {
+            verdict.send(Verdict::Accepted);
+            outcome
+        }
+        Err(_) => {
+            verdict.send(Verdict::Accepted);
+            handling.await
+        }
+    }
+}
+
+/// How long a verdict waits for the handler; within [`ANSWER_DEADLINE`], which begins earlier.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Messages that wait for one connection; further ones wait to be taken.
 const MAILBOX_MESSAGES: usize = 16;

@@ -445,9 +445,9 @@ impl Context {
         }
     }
 
-    /// Who is in a room, when that is asked; from then on the client is told who comes and goes.
+    /// Who is in a room, when that is asked and the room shows it; from then on the client is told who comes and goes.
     async fn members(&self, topic: &Topic, presence: bool) -> Option<Vec<String>> {
-        if !presence {
+        if !presence || !self.hub.shows(topic) {
             return None;
         }
         let (key, room) = (self.key, topic.clone());
@@ -455,7 +455,7 @@ impl Context {
         if let Some(attendance) = self.hub.0.attendance.as_ref().filter(|a| a.attends(topic)) {
             attendance.claimed(topic, &self.identity.user).await;
         }
-        let members = self.hub.present(topic).await.unwrap_or_default();
+        let members = self.hub.present(topic).await.ok()?;
         Some(members.iter().map(ToString::to_string).collect())
     }
 }

@@ -16,7 +16,7 @@ use super::clock;
 use super::handler::Context;
 use super::hub::Hub;
 use super::inbox::ShardHandle;
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, judged};
 use super::observer::{Event, Observing, SlowBound};
 use super::operations::{Done, handle, join, leave, refill, renew, welcome};
 use super::outbox::{Flushed, Outbox};
@@ -397,9 +397,14 @@ impl<'a, R: FrameReader> Connection<'a, R> {
             }
             Operation::Renew { token, id } => caught(observer, renew(context, token, id)),
             Operation::Handle(message) => {
+                let verdict = self.verdict.take();
                 let context = context.handling(self.replay.take());
                 caught(observer, async move {
-                    let outcome = handle(&context, message).await;
+                    let handling = handle(&context, message);
+                    let outcome = match verdict {
+                        Some(verdict) => judged(handling, verdict).await,
+                        None => handling.await,
+                    };
                     match context.handled().await {
                         Ok(replay) => Done::Handled(outcome, replay),
                         Err(_) => Done::Close(CloseReason::INTERNAL),

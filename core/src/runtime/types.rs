@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use http::HeaderValue;
+
 use crate::{AuthError, BusError, ClientId, CloseReason, ConnectRequest, RoomId, TenantId, UserId};
 
 /// Why a hub could not be started.
@@ -92,9 +94,19 @@ pub enum PublishError {
     /// The authorizer said no.
     #[error("not allowed")]
     Forbidden,
-    /// The bus did not take it.
-    #[error("the bus did not take the message")]
+    /// The bus did not take it, or with [`BusError::TimedOut`] may have taken it.
+    #[error("{}", of_bus(.0))]
     Bus(#[source] BusError),
+}
+
+/// What may be said of a message that a bus gave no receipt for.
+fn of_bus(error: &BusError) -> &'static str {
+    match error {
+        BusError::TimedOut => {
+            "the bus did not answer in time: the message may have been published, so repeat it with an idempotency key only"
+        }
+        _ => "the bus did not take the message",
+    }
 }
 
 /// What a client asked for when it connected.
@@ -112,14 +124,13 @@ pub struct ConnectOptions {
 
 impl ConnectOptions {
     /// What a request asks for: `room` (any number of times), `presence=1`, `cursor` and `previous` of the query,
-    /// and the header `Last-Event-ID`, which wins.
+    /// and the header `Last-Event-ID`, which wins unless it is empty.
     pub fn of(request: &ConnectRequest) -> Self {
-        let last_event = request.headers.get("last-event-id").and_then(|value| value.to_str().ok());
+        let last_event = request.headers.get("last-event-id").map(HeaderValue::as_bytes);
+        let last_event = last_event.filter(|id| !id.is_empty()).map(String::from_utf8_lossy);
         Self {
             rooms: request.query("room").map(Cow::into_owned).collect(),
-            cursor: last_event
-                .map(str::to_owned)
-                .or_else(|| request.query("cursor").next().map(Cow::into_owned)),
+            cursor: last_event.or_else(|| request.query("cursor").next()).map(Cow::into_owned),
             presence: request.query("presence").any(|value| value == "1"),
             previous: request.query("previous").find_map(|value| value.parse().ok()),
         }
@@ -166,4 +177,28 @@ pub struct UserInfo {
     pub connections: usize,
     /// The rooms that these are in.
     pub rooms: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+
+    use super::*;
+
+    #[test]
+    fn the_last_event_id_wins_over_the_query_unless_it_is_empty() {
+        let cursor = |header: Option<&[u8]>, query| {
+            let mut request = ConnectRequest { uri: query, ..ConnectRequest::default() };
+            if let Some(id) = header.and_then(|id| HeaderValue::from_bytes(id).ok()) {
+                request.headers.insert("last-event-id", id);
+            }
+            ConnectOptions::of(&request).cursor
+        };
+        let query = || Uri::from_static("/events?room=r&cursor=q");
+        assert_eq!(cursor(Some(b"h"), query()).as_deref(), Some("h"));
+        assert_eq!(cursor(Some(b""), query()).as_deref(), Some("q"));
+        assert_eq!(cursor(None, query()).as_deref(), Some("q"));
+        assert_eq!(cursor(None, Uri::from_static("/events")), None);
+        assert!(cursor(Some(b"\xff"), query()).is_some_and(|id| id != "q"), "it was given");
+    }
 }

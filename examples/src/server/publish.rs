@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tidings_core::{
@@ -23,9 +23,8 @@ pub(crate) async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let presented =
-        headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
-    if !presented.is_some_and(|key| same_secret(key.as_bytes(), app.publish_key.as_bytes())) {
+    let is_key = |key: &str| same_secret(key.as_bytes(), app.publish_key.as_bytes());
+    if !bearer(&headers).is_some_and(is_key) {
         return (StatusCode::UNAUTHORIZED, "the publish key is missing or wrong\n").into_response();
     }
     let deadline = app.hub.limits().handshake_deadline;
@@ -79,7 +78,8 @@ pub(crate) async fn publish(
     axum::Json(answers).into_response()
 }
 
-/// Whether nothing was published since the bus is away.
+/// Whether it is certain that nothing was published since the bus is away. What the bus did not answer in time may
+/// have been published, and is told in its place.
 fn is_away(published: &Result<Receipt, PublishError>) -> bool {
     matches!(published, Err(PublishError::Bus(BusError::Unavailable(_))))
 }
@@ -91,10 +91,15 @@ struct Wanted<'a> {
     except: Option<To>,
     #[serde(rename = "type")]
     kind: String,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     payload: Option<&'a RawValue>,
     tenant: Option<String>,
     idempotency_key: Option<String>,
+}
+
+/// Keeps a `null` apart from an absent field: it is a payload as any other.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -167,6 +172,12 @@ fn failed(code: &str, message: &str) -> Value {
 fn not_json() -> Response {
     (StatusCode::BAD_REQUEST, "the body must be a JSON object or an array of them\n")
         .into_response()
+}
+
+/// RFC 6750, section 2.1; the scheme's name is case-insensitive (RFC 9110, section 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
 /// Compares in a time that does not tell where two secrets of one length differ.
