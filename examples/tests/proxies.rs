@@ -12,6 +12,8 @@ use support::{Client, Events, Server, soon, token};
 use tidings_examples::front::{Kind, Proxy, free_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Error;
 
 /// Each of these tests once for each proxy.
@@ -38,6 +40,7 @@ behind_each_proxy! {
     statuses_pass
     an_idle_connection_lives_by_its_heartbeat
     a_dead_node_is_stepped_over
+    a_refused_post_passes_and_only_one_node_saw_it
     a_draining_node_keeps_its_own_and_gets_no_more
     nodes_that_were_away_take_everybody_again
     without_any_node_event_streams_are_told_to_come_back
@@ -98,6 +101,24 @@ async fn each_event_comes_when_it_is_published(kind: Kind) {
     println!("{kind:?}: an event takes {:?}, at most {:?}", times[50], times[99]);
 }
 
+/// A socket in the place of a node takes one request, answers a POST with `to_post` and all else with 200. The head of
+/// the request, in lower case; of one that was given up, what came.
+async fn answer_one(node: &TcpListener, to_post: u16) -> String {
+    let (mut socket, _) = node.accept().await.expect("a connection");
+    let mut request = Vec::new();
+    let whole = |request: &[u8]| {
+        let post = request.starts_with(b"POST ");
+        request.ends_with(b"\r\n\r\n") && !post || request.ends_with(BODY.as_bytes())
+    };
+    while !whole(&request) && socket.read_buf(&mut request).await.unwrap_or(0) > 0 {}
+    let head = String::from_utf8(request).expect("text").to_ascii_lowercase();
+    let status = if head.starts_with("post ") { to_post } else { 200 };
+    let answer =
+        format!("HTTP/1.1 {status} Status\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let _ = socket.write_all(answer.as_bytes()).await;
+    head
+}
+
 /// What a node is sent, seen by a socket in its place.
 async fn a_client_is_known_by_its_address_and_its_last_event(kind: Kind) {
     let node = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -108,14 +129,7 @@ async fn a_client_is_known_by_its_address_and_its_last_event(kind: Kind) {
     let asked = Server::http(proxy.address, "GET /events?room=a%20b", headers, "");
     let seen = async {
         loop {
-            let (mut socket, _) = node.accept().await.expect("a connection");
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") && socket.read_buf(&mut head).await.unwrap_or(0) > 0
-            {
-            }
-            let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
-            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            let _ = socket.write_all(answer.as_bytes()).await;
+            let head = answer_one(&node, 200).await;
             if head.starts_with("get /events") {
                 return head;
             }
@@ -198,6 +212,40 @@ async fn a_dead_node_is_stepped_over(kind: Kind) {
         Client::open(&proxy, &token("ada")).await;
         in_room(&proxy).await;
         assert_eq!(Server::http(proxy.address, "GET /healthz", "", "").await.0, 200);
+        Server::publish_at(proxy.address, &to_room("news")).await;
+    }
+}
+
+/// What changes something is not sent twice, also when the node that refuses it could be stepped over.
+async fn a_refused_post_passes_and_only_one_node_saw_it(kind: Kind) {
+    let (seen, mut posts) = mpsc::unbounded_channel();
+    let mut addresses = Vec::new();
+    let mut nodes = JoinSet::new();
+    for _ in 0..2 {
+        let node = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        addresses.push(node.local_addr().expect("an address"));
+        let seen = seen.clone();
+        nodes.spawn(async move {
+            loop {
+                let head = answer_one(&node, 503).await;
+                if head.starts_with("post ") {
+                    let _ = seen.send(head);
+                }
+            }
+        });
+    }
+    let proxy = Proxy::start(kind, [addresses[0], addresses[1]], &[]);
+    for post in ["POST /publish", "POST /events/x"] {
+        let (status, _) = Server::http(proxy.address, post, "", BODY).await;
+        assert_eq!(status, 503, "{post}");
+        // A node takes one connection after the other, so whatever it was sent before this it has seen.
+        for address in &addresses {
+            Server::http(*address, "GET /healthz", "", "").await;
+        }
+        let first = posts.try_recv().expect("a node was asked");
+        assert!(first.starts_with(&post.to_ascii_lowercase()), "{first}");
+        assert!(first.ends_with(BODY), "{first}");
+        assert_eq!(posts.try_recv().ok(), None, "the other node was asked too");
     }
 }
 
@@ -332,3 +380,6 @@ async fn a_full_node_is_no_end_for_an_event_stream(kind: Kind) {
         held.push(socket);
     }
 }
+
+/// What POSTs carry to a node that is none.
+const BODY: &str = "{}";
