@@ -160,7 +160,7 @@ impl Client {
         };
         let mut cut = self.cut_at(phase);
         let (mut patience, mut advice) = (OPEN_PATIENCE, None);
-        let mut joined_late = false;
+        let mut joined_late = self.late_room.is_none();
         loop {
             let quiet = Instant::now() + patience;
             let incoming = tokio::select! {
@@ -181,6 +181,10 @@ impl Client {
                         && let Err(ended) = self.join_late(&mut connection, cursors).await
                     {
                         return Left::Ended(ended);
+                    }
+                    if event.kind == "error" && !joined_late {
+                        // It could not join now, and comes again.
+                        return Left::Ended(Ended::cut(event.payload));
                     }
                     joined_late |= event.kind == "room:joined"
                         && event.read::<Room>().is_ok_and(|room| Some(room.id) == self.late_room);
