@@ -28,6 +28,7 @@ async fn clients_that_stay_get_all_that_was_published() {
         token: token(&format!("u{}", number / 2), &json!({})),
         transport: [Transport::WebSocket, Transport::EventSource][number % 2],
         rooms: vec!["a".to_owned(), "b".to_owned()],
+        late_room: None,
         topics: topics.clone(),
         addresses: addresses.clone(),
         cuts: None,

@@ -50,6 +50,7 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
         token: token(&format!("u{number}"), &json!({})),
         transport: [Transport::WebSocket, Transport::EventSource][number % 2],
         rooms: vec!["all".to_owned()],
+        late_room: None,
         topics: topics.clone(),
         addresses: world.addresses.clone(),
         cuts: Some(Cuts {

@@ -5,7 +5,7 @@
 //! A seed repeats a run: who is where, what is published, what breaks and when. That the checker notices, a server
 //! shows that is broken on purpose:
 //!
-//!     TIDINGS_SABOTAGE=no-repair cargo bench --bench lossless --features sabotage -- faults --caught
+//!     TIDINGS_SABOTAGE=no-repair cargo bench --bench lossless --features sabotage -- faults --caught lost
 //!
 //! The runs: `faults` breaks everything at random; `jitter` has thousands of clients that come and go; `resume` has a
 //! thousand that come back at once; `cost` publishes with history and without.

@@ -45,6 +45,7 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
             user,
             transport: [Transport::WebSocket, Transport::EventSource][number % 2],
             rooms: vec!["all".to_owned()],
+            late_room: None,
             topics: topics.clone(),
             addresses: theirs.clone(),
             cuts: None,
@@ -101,6 +102,6 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     Ok(report.violations.is_empty() && lacking == 0 && reads <= most)
 }
 
-/// What reads history, and nothing else does.
-const READS: [&str; 2] = ["xrange", "evalsha_ro"];
+/// What reads history, and nothing else does; a read of many messages is several of these.
+const READS: [&str; 1] = ["xrange"];
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
@@ -47,6 +48,8 @@ pub struct Client {
     pub transport: Transport,
     /// The rooms that it names in the URL.
     pub rooms: Vec<String>,
+    /// A room that it joins by a message once it is connected, with the newest cursor it had there. Over WebSocket alone.
+    pub late_room: Option<String>,
     /// The topics of the run.
     pub topics: Arc<Topics>,
     /// Where it connects, at random.
@@ -59,6 +62,15 @@ pub struct Client {
     pub random: Random,
     /// How far it is.
     pub progress: Progress,
+}
+
+/// Where a client is to go on.
+#[derive(Debug, Default)]
+struct Cursors {
+    /// In the rooms of the URL and in its own topics.
+    newest: Option<String>,
+    /// In the room that it joins later, whose messages a cursor from before the join does not know.
+    late: Option<String>,
 }
 
 /// Where the life of one connection ended.
@@ -77,13 +89,13 @@ impl Client {
     pub async fn run(mut self, mut phase: watch::Receiver<Phase>) -> ClientRecord {
         let (name, user) = (self.name.clone(), self.user.clone());
         let mut record = ClientRecord { name, user, connections: Vec::new() };
-        let mut cursor = None;
+        let mut cursors = Cursors::default();
         while *phase.borrow() != Phase::Over {
             let opened = self.start.elapsed();
             let node = self.random.below(self.addresses.count());
-            let mut connection =
-                ConnectionRecord { node, opened, resumed: cursor.is_some(), ..Default::default() };
-            let left = self.connection(&mut phase, &mut cursor, &mut connection).await;
+            let resumed = cursors.newest.is_some();
+            let mut connection = ConnectionRecord { node, opened, resumed, ..Default::default() };
+            let left = self.connection(&mut phase, &mut cursors, &mut connection).await;
             connection.ended = self.start.elapsed();
             let away = match left {
                 Left::Over => Duration::ZERO,
@@ -106,7 +118,11 @@ impl Client {
 
     /// The topics that it is in while it is connected.
     pub fn joins(&self) -> Vec<TopicId> {
-        let rooms = self.rooms.iter().filter_map(|room| self.room(Some(room.clone())));
+        let rooms = self
+            .rooms
+            .iter()
+            .chain(&self.late_room)
+            .filter_map(|room| self.room(Some(room.clone())));
         rooms.chain(self.own_topics()).collect()
     }
 
@@ -127,7 +143,7 @@ impl Client {
     async fn connection(
         &mut self,
         phase: &mut watch::Receiver<Phase>,
-        cursor: &mut Option<String>,
+        cursors: &mut Cursors,
         record: &mut ConnectionRecord,
     ) -> Left {
         let request = Request {
@@ -135,7 +151,7 @@ impl Client {
             transport: self.transport,
             token: &self.token,
             rooms: &self.rooms,
-            cursor: cursor.as_deref(),
+            cursor: cursors.newest.as_deref(),
         };
         let mut connection = match timeout(OPEN_PATIENCE, Connection::open(&request)).await {
             Ok(Ok(connection)) => connection,
@@ -144,6 +160,7 @@ impl Client {
         };
         let mut cut = self.cut_at(phase);
         let (mut patience, mut advice) = (OPEN_PATIENCE, None);
+        let mut joined_late = self.late_room.is_none();
         loop {
             let quiet = Instant::now() + patience;
             let incoming = tokio::select! {
@@ -160,8 +177,22 @@ impl Client {
             match incoming {
                 Ok(Ok(Incoming::Event(event))) => {
                     self.take(&event, record, &mut patience, &mut advice);
+                    if event.kind == "connected"
+                        && let Err(ended) = self.join_late(&mut connection, cursors).await
+                    {
+                        return Left::Ended(ended);
+                    }
+                    if event.kind == "error" && !joined_late {
+                        // It could not join now, and comes again.
+                        return Left::Ended(Ended::cut(event.payload));
+                    }
+                    joined_late |= event.kind == "room:joined"
+                        && event.read::<Room>().is_ok_and(|room| Some(room.id) == self.late_room);
                     if event.cursor.is_some() {
-                        *cursor = event.cursor;
+                        if joined_late {
+                            cursors.late.clone_from(&event.cursor);
+                        }
+                        cursors.newest = event.cursor;
                     }
                 }
                 Ok(Ok(Incoming::Alive)) => {}
@@ -172,6 +203,16 @@ impl Client {
                 Err(_) => return Left::Ended(Ended::cut("the server was silent for too long")),
             }
         }
+    }
+
+    /// Asks to join the room that the URL does not name, if there is one.
+    async fn join_late(&self, connection: &mut Connection, cursors: &Cursors) -> Result<(), Ended> {
+        let Some(room) = &self.late_room else { return Ok(()) };
+        let mut payload = json!({ "roomId": room });
+        if let Some(cursor) = &cursors.late {
+            payload["cursor"] = cursor.as_str().into();
+        }
+        connection.send(json!({ "type": "join:room", "payload": payload }).to_string()).await
     }
 
     fn cut_at(&mut self, phase: &mut watch::Receiver<Phase>) -> Option<Instant> {
@@ -260,6 +301,12 @@ impl Client {
     fn room(&self, room: Option<String>) -> Option<TopicId> {
         self.topics.id(&Address::Room(room?))
     }
+}
+
+#[derive(Deserialize)]
+struct Room {
+    #[serde(rename = "roomId")]
+    id: String,
 }
 
 /// How long a server may take to let a client in, and the first silence after it.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
@@ -141,6 +141,19 @@ impl Connection {
         match self {
             Self::WebSocket(socket) => read_frame(socket.next().await),
             Self::EventSource(stream) => stream.next().await,
+        }
+    }
+
+    /// Sends a message; an event stream takes none.
+    ///
+    /// # Errors
+    /// [`Ended`] when the connection is lost.
+    pub async fn send(&mut self, text: String) -> Result<(), Ended> {
+        match self {
+            Self::WebSocket(socket) => {
+                socket.send(Message::text(text)).await.map_err(|e| Ended::cut(e.to_string()))
+            }
+            Self::EventSource(_) => Err(Ended::cut("an event stream takes no messages")),
         }
     }
 }

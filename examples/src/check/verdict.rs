@@ -86,6 +86,22 @@ pub enum Violation {
     },
 }
 
+impl Violation {
+    /// Its kind in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Lost { .. } => "lost",
+            Self::Swapped { .. } => "swapped",
+            Self::Doubled { .. } => "doubled",
+            Self::Excepted { .. } => "excepted",
+            Self::Unknown { .. } => "unknown",
+            Self::Disagreement(..) => "disagreement",
+            Self::Overtaken { .. } => "overtaken",
+            Self::Gap { .. } => "gap",
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -162,6 +162,7 @@ impl Load {
             token: token(&format!("u{}", number / 2), &json!({})),
             transport: [Transport::WebSocket, Transport::EventSource][number % 2],
             rooms: vec![format!("r{}", number % rooms)],
+            late_room: None,
             topics: topics.clone(),
             addresses: addresses.clone(),
             cuts: None,
