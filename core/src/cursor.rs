@@ -30,6 +30,21 @@ impl Mark {
     pub fn is_of(self, epoch: u64) -> bool {
         self.epoch == fold(epoch)
     }
+
+    /// Whether both are places in the same epoch.
+    pub(crate) fn is_of_epoch(self, of: Self) -> bool {
+        self.epoch == of.epoch
+    }
+
+    /// Whether whoever is at `mark` has passed this.
+    pub(crate) fn is_passed_by(self, mark: Self) -> bool {
+        self.is_of_epoch(mark) && mark.clock >= self.clock
+    }
+
+    /// The later of both; of another epoch the other one.
+    pub(crate) fn advanced(self, to: Self) -> Self {
+        if to.is_passed_by(self) { self } else { to }
+    }
 }
 
 fn fold(epoch: u64) -> u32 {

@@ -32,6 +32,7 @@ mod bus;
 mod close;
 mod codec;
 mod cursor;
+mod flow;
 mod id;
 mod interest;
 mod limits;
@@ -63,6 +64,7 @@ pub use bus::{
 pub use close::CloseReason;
 pub use codec::{ClientMessage, CorrelationId, DecodeError, decode, encode_json, push_payload};
 pub use cursor::{CursorError, CursorKey, Mark};
+pub use flow::{Dispatched, Floors, Flow, NotLive, Standing, Starts, Told};
 pub use id::{ClientId, NameError, NodeId, RoomId, TenantId, UserId};
 pub use interest::{Command, Interest};
 pub use limits::{Limits, LimitsError};

@@ -35,8 +35,8 @@ pub struct Positions {
 pub enum Step {
     /// Hand this to the members of its topic. The marks are the cursor that goes with it.
     Deliver(Delivery, Box<[Mark]>),
-    /// Tell the members of a topic that something may be missing. With the epoch that holds from here on.
-    Gap(Topic, GapReason, u64),
+    /// Tell the members of a topic that something may be missing. From here on its messages are after this mark.
+    Gap(Topic, GapReason, Mark),
     /// The topic's place is known: whoever waits for it may join.
     Ready(Topic),
 }
@@ -272,8 +272,9 @@ impl Positions {
             return;
         }
         track.to_read = false;
+        let after = |last: Option<Top>| Mark::new(page.epoch, last.map_or(0, |last| last.clock));
         if !page.whole {
-            steps.push(Step::Gap(topic.clone(), GapReason::Trimmed, page.epoch));
+            steps.push(Step::Gap(topic.clone(), GapReason::Trimmed, after(track.last)));
         }
         let more = page.more && !page.deliveries.is_empty();
         for delivery in page.deliveries {
@@ -290,7 +291,7 @@ impl Positions {
             // The bus has not kept what it delivered. Whole or not, this is a hole.
             track.last = Some(Top { offset: ask.upto, clock: page.clock.max(last.clock) });
             if page.whole {
-                steps.push(Step::Gap(topic.clone(), GapReason::Outage, page.epoch));
+                steps.push(Step::Gap(topic.clone(), GapReason::Outage, after(track.last)));
             }
         }
         if track.missing > track.last.map(|last| last.offset) {
@@ -355,9 +356,11 @@ impl Positions {
                     offset: first.offset.saturating_sub(1),
                     clock: first.clock.saturating_sub(1),
                 };
-                track.last = Some(early.map_or(top, before));
+                let last = early.map_or(top, before);
+                track.last = Some(last);
                 if let Some(reason) = track.gap.take() {
-                    steps.push(Step::Gap(topic.clone(), reason, epoch));
+                    let mark = Mark::new(epoch, last.clock);
+                    steps.push(Step::Gap(topic.clone(), reason, mark));
                 }
                 steps.push(Step::Ready(topic.clone()));
                 match early {
@@ -459,7 +462,7 @@ impl Positions {
     }
 }
 
-/// Most topics of one look .
+/// Most topics of one look.
 const MAX_TOPS: usize = 512;
 /// Most repairs under way at once, so that many topics after an outage do not swamp the store.
 const MAX_READS: usize = 8;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{Delivery, GapReason, HistoryPage, Mark, Topic};
+use crate::{Delivery, Floors, GapReason, HistoryPage, Mark, Topic};
 
 /// The machine: the topics of one connection on their way from a cursor to the present.
 ///
@@ -25,6 +25,8 @@ pub struct Resume {
 struct Pull {
     partition: usize,
     from: Mark,
+    /// It was sent up to there on this connection.
+    goes_on: bool,
     /// Everything up to here was read.
     read_to: u64,
     /// What was read and not yet sent.
@@ -58,14 +60,25 @@ impl Resume {
         Self { epochs: vec![None; marks.len()], marks, topics: BTreeMap::new() }
     }
 
-    /// Has a topic replayed after a mark.
+    /// Has a topic replayed after a mark that the client brought.
     pub fn add(&mut self, topic: Topic, partition: u16, from: Mark) {
+        self.put(topic, partition, from, false);
+    }
+
+    /// Has a topic replayed after a mark that the connection itself has got to. When the store is of another epoch, it
+    /// cannot be known what of it was sent already.
+    pub fn go_on(&mut self, topic: Topic, partition: u16, from: Mark) {
+        self.put(topic, partition, from, true);
+    }
+
+    fn put(&mut self, topic: Topic, partition: u16, from: Mark, goes_on: bool) {
         let partition = usize::from(partition);
         // Within a replay the epoch is known; the clock of another one says nothing in it.
         let is_old = self.epochs[partition].is_some_and(|epoch| !from.is_of(epoch));
         let pull = Pull {
             partition,
             from,
+            goes_on,
             read_to: if is_old { 0 } else { from.clock },
             waiting: VecDeque::new(),
             gap: None,
@@ -105,12 +118,15 @@ impl Resume {
     pub fn page(&mut self, topic: &Topic, page: HistoryPage) -> Result<(), EpochChanged> {
         let Some(pull) = self.topics.get_mut(topic) else { return Ok(()) };
         pull.asked = false;
-        match &mut self.epochs[pull.partition] {
-            Some(epoch) if *epoch != page.epoch => return Err(EpochChanged),
-            epoch => *epoch = Some(page.epoch),
+        let is_foreign =
+            !pull.proven && (!pull.from.is_of(page.epoch) || page.clock < pull.from.clock);
+        let known = &mut self.epochs[pull.partition];
+        if known.is_some_and(|epoch| epoch != page.epoch) || is_foreign && pull.goes_on {
+            return Err(EpochChanged);
         }
-        let is_first = !std::mem::replace(&mut pull.proven, true);
-        if is_first && (!pull.from.is_of(page.epoch) || page.clock < pull.from.clock) {
+        *known = Some(page.epoch);
+        pull.proven = true;
+        if is_foreign {
             // What the cursor tells of is gone; what is kept is read from its beginning.
             pull.gap = Some(GapReason::Epoch);
             pull.from = Mark::new(page.epoch, 0);
@@ -192,11 +208,12 @@ impl Resume {
         }
     }
 
-    /// What of each topic has been sent: the partition's epoch, and the clock up to which the topic was read.
-    pub fn floors(&self) -> impl Iterator<Item = (&Topic, u64, u64)> {
-        self.topics
-            .iter()
-            .filter_map(|(topic, pull)| Some((topic, self.epochs[pull.partition]?, pull.read_to)))
+    /// What of each topic has been sent: the mark up to which it was read.
+    pub fn floors(&self) -> Floors {
+        let floors = self.topics.iter().filter_map(|(topic, pull)| {
+            Some((topic.clone(), Mark::new(self.epochs[pull.partition]?, pull.read_to)))
+        });
+        floors.collect()
     }
 }
 

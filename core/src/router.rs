@@ -142,6 +142,12 @@ impl<T> Router<T> {
         memberships.iter().filter_map(|&(id, _)| self.topics.get(id).map(|entry| &entry.topic))
     }
 
+    /// The topics that the connection in a slot is in.
+    pub fn topics_at(&self, slot: u32) -> impl Iterator<Item = &Topic> {
+        let memberships = self.connections.get(slot).map_or(&[][..], |c| &c.memberships);
+        memberships.iter().filter_map(|&(id, _)| self.topics.get(id).map(|entry| &entry.topic))
+    }
+
     /// Whether a connection is in a topic.
     pub fn is_member(&self, key: ConnectionKey, topic: &Topic) -> bool {
         self.membership(key, topic).is_some()

@@ -20,7 +20,7 @@ use super::spawn::{client_id, supervise};
 use super::types::StartError;
 use crate::{
     Authenticator, Authorizer, Bus, BusError, CloseReason, CursorKey, Limits, NodeId, Positions,
-    TopicRules,
+    Topic, TopicRules,
 };
 
 /// Puts a hub together.
@@ -137,8 +137,19 @@ impl HubBuilder {
         let shards: Vec<_> = (0..self.shards)
             .map(|n| {
                 let (heartbeat, observer) = (self.limits.heartbeat, self.observer.clone());
+                let bus = self.bus.clone();
+                let partition = Arc::new(move |topic: &Topic| bus.partition(topic));
                 let (wishes, key, attendance) = (wishes.clone(), key.clone(), attendance.clone());
-                Shard::new(n, wishes, heartbeat, emptied.clone(), observer, key, attendance)
+                Shard::new(
+                    n,
+                    wishes,
+                    heartbeat,
+                    emptied.clone(),
+                    observer,
+                    key,
+                    attendance,
+                    partition,
+                )
             })
             .collect();
         let handles: Vec<_> = shards.iter().map(Shard::handle).collect();

@@ -317,7 +317,7 @@ impl Dispatcher {
             self.ready(topic);
         }
         if self.suspects.remove(topic) {
-            self.gap(topic, GapReason::Outage, 0);
+            self.gap(topic, GapReason::Outage, None);
         }
     }
 
@@ -337,10 +337,10 @@ impl Dispatcher {
         }
     }
 
-    fn gap(&self, topic: &Topic, reason: GapReason, epoch: u64) {
+    fn gap(&self, topic: &Topic, reason: GapReason, mark: Option<Mark>) {
         let counts = self.topics.get(topic).map_or(&[][..], |entry| &entry.counts);
         for (shard, _) in self.shards.iter().zip(counts).filter(|(_, n)| **n > 0) {
-            shard.gap(topic.clone(), reason, epoch);
+            shard.gap(topic.clone(), reason, mark);
         }
     }
 
@@ -386,7 +386,7 @@ impl Dispatcher {
             match step {
                 Step::Deliver(delivery, marks) => self.dispatch(delivery, Some(marks)).await,
                 Step::Gap(_, reason, _) if sabotage::hides(reason) => {}
-                Step::Gap(topic, reason, epoch) => self.gap(&topic, reason, epoch),
+                Step::Gap(topic, reason, mark) => self.gap(&topic, reason, Some(mark)),
                 Step::Ready(topic) => self.ready(&topic),
             }
         }

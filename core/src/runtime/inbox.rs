@@ -145,12 +145,15 @@ impl ShardHandle {
     }
 
     /// Tells the members of a topic that something may be missing.
-    pub(crate) fn gap(&self, topic: Topic, reason: GapReason, epoch: u64) {
+    pub(crate) fn gap(&self, topic: Topic, reason: GapReason, mark: Option<Mark>) {
         self.run(move |members| {
             let slots: Vec<_> = members.router.members(&topic).collect();
+            if let Some(mark) = mark.filter(|_| !slots.is_empty()) {
+                members.standing.gap(&topic, mark);
+            }
             for &slot in &slots {
                 if let Some(slot) = members.router.at_mut(slot) {
-                    slot.gap(&topic, reason, epoch);
+                    slot.gap(&topic, reason, mark);
                 }
             }
             members.observer.on(Event::Gap { reason, connections: slots.len() });

@@ -20,6 +20,7 @@ mod observer;
 mod operations;
 mod outbox;
 mod pass;
+mod pull;
 mod queue;
 mod reader;
 mod reads;

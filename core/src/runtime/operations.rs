@@ -7,12 +7,12 @@ use super::handler::{Context, Reply};
 use super::observer::Event;
 use super::replay::{Replaying, prove};
 use super::shard::Joined;
-use super::slot::{Floors, gap_of};
+use super::slot::gap_of;
 use super::types::ConnectOptions;
 use crate::session::{JoinRequest, Outcome};
 use crate::{
     Action, ClientMessage, CloseReason, ConnectRequest, CorrelationId, Denied, ErrorCode,
-    GapReason, Identity, Mark, Outgoing, Resume, RoomId, Scope, Topic,
+    GapReason, Identity, Mark, Outgoing, Resume, RoomId, Scope, Starts, Topic,
 };
 
 /// How an operation changes the connection besides its outcome.
@@ -181,25 +181,26 @@ fn room_of(name: &str) -> Result<RoomId, NotJoined> {
 async fn enter(context: &Context, topic: &Topic) -> Result<Entered, NotJoined> {
     let (key, max, of) = (context.key, context.hub.0.limits.rooms_per_connection, topic.clone());
     let entered = context.shard.ask(move |members| {
-        let was_held = members.is_held(key);
-        let (point, topics) = members.hold(key);
-        let joined = members.join_room(key, of, max, None);
-        if joined == Joined::TooManyRooms && !was_held {
-            let _ = members.go_live(key, Floors::new());
-        }
-        (joined, Entered { point, topics })
+        let was_in = members.router.is_member(key, &of);
+        let joined = members.join_room(key, of.clone(), max, None);
+        (joined == Joined::In).then(|| {
+            let mut starts = members.pull(key);
+            let here = starts.topics.get(&of).copied();
+            if !was_in {
+                starts.topics.remove(&of);
+            }
+            Entered { starts, here }
+        })
     });
-    match entered.await {
-        Some((Joined::In, entered)) => Ok(entered),
-        _ => Err(too_many(topic.as_room().cloned())),
-    }
+    entered.await.flatten().ok_or_else(|| too_many(topic.as_room().cloned()))
 }
 
-/// What a held connection was before it entered a room.
+/// What a held connection was when it entered a room.
 struct Entered {
-    /// Where its shard stands: everything up to there has been sent, unless a replay is under way.
-    point: Box<[Mark]>,
-    topics: Vec<Topic>,
+    /// From where it reads the topics that it was in, unless a replay is under way.
+    starts: Starts,
+    /// Where the room stands, when anything is kept.
+    here: Option<Mark>,
 }
 
 /// Asks whether there is place for a room and whether it may be joined, and has its topic subscribed.
@@ -242,92 +243,100 @@ pub(crate) async fn join(
     let is_new = !context.is_in(&room).await;
     // Who is there is read while the connection is in the room already, so that nobody comes unnoticed.
     let shows = presence && context.hub.shows(&context.room(room.clone()));
-    let pulls = resume.is_some() || is_new && (shows || matches!(start, Start::Marks(_)));
-    let result = if pulls {
-        join_pulling(context, number, room, presence, id.clone(), start, resume).await
-    } else {
-        let unreadable = matches!(start, Start::Unreadable);
-        join_live(context, number, room, presence, id.clone(), unreadable).await.map(|()| None)
+    let mut pulls = resume.is_some() || is_new && (shows || matches!(start, Start::Marks(_)));
+    let failed = |NotJoined(code, text, room), id| Outcome::Failed { id, code, text, room };
+    let topic = match allowed(context, number, &room).await {
+        Ok(topic) => topic,
+        Err(not) => return (failed(not, id), resume),
     };
-    match result {
-        Ok(resume) => (Outcome::Answered, resume),
-        Err((NotJoined(code, text, room), resume)) => {
-            (Outcome::Failed { id, code, text, room }, resume)
+    if !pulls {
+        let unreadable = matches!(start, Start::Unreadable);
+        match join_live(context, &topic, &room, presence, id.clone(), unreadable).await {
+            Joined::In => {}
+            Joined::TooManyRooms => return (failed(too_many(Some(room)), id), None),
+            Joined::Held => pulls = true,
+        }
+    }
+    if !pulls {
+        return (Outcome::Answered, None);
+    }
+    match enter(context, &topic).await {
+        Err(not) => (failed(not, id), resume),
+        Ok(entered) => {
+            let resume = pull_room(context, &topic, presence, id, start, entered, resume).await;
+            (Outcome::Answered, Some(resume))
         }
     }
 }
-
-type Failed = (NotJoined, Option<Resume>);
 
 async fn join_live(
     context: &Context,
-    number: usize,
-    room: RoomId,
+    topic: &Topic,
+    room: &RoomId,
     presence: bool,
     id: Option<CorrelationId>,
     unreadable: bool,
-) -> Result<(), Failed> {
-    let topic = allowed(context, number, &room).await.map_err(|failed| (failed, None))?;
-    let members = context.members(&topic, presence).await;
-    let answer = Outgoing::room_joined(&room, false, members.as_deref()).answering(id);
+) -> Joined {
+    let members = context.members(topic, presence).await;
+    let answer = Outgoing::room_joined(room, false, members.as_deref()).answering(id);
     let (key, max) = (context.key, context.hub.0.limits.rooms_per_connection);
     let of = topic.clone();
-    match context.shard.ask(move |members| members.join_room(key, of, max, Some(answer))).await {
-        Some(Joined::TooManyRooms) => return Err((too_many(Some(room)), None)),
-        Some(Joined::In) | None => {}
-    }
-    if unreadable {
-        let gap = vec![gap_of(&topic, GapReason::Cursor)];
+    let joined = context.shard.ask(move |members| match members.is_held(key) {
+        true => Joined::Held,
+        false => members.join_room(key, of, max, Some(answer)),
+    });
+    let joined = joined.await.unwrap_or(Joined::In);
+    if joined == Joined::In && unreadable {
+        let gap = vec![gap_of(topic, GapReason::Cursor)];
         context.tell(gap, Some(GapReason::Cursor)).await;
     }
-    Ok(())
+    joined
 }
 
-async fn join_pulling(
+/// A held connection has entered a room: what it missed there is found, and it is told that it is in.
+async fn pull_room(
     context: &Context,
-    number: usize,
-    room: RoomId,
+    topic: &Topic,
     presence: bool,
     id: Option<CorrelationId>,
     start: Start,
+    Entered { starts, here }: Entered,
     resume: Option<Resume>,
-) -> Result<Option<Resume>, Failed> {
-    let topic = match allowed(context, number, &room).await {
-        Ok(topic) => topic,
-        Err(failed) => return Err((failed, resume)),
-    };
-    let Entered { point, topics } = match enter(context, &topic).await {
-        Ok(entered) => entered,
-        Err(failed) => return Err((failed, resume)),
-    };
-    let mut resume = resume.unwrap_or_else(|| context.resume(&point, &topics));
-    if resume.has(&topic) {
-        joined(context, &topic, false, presence, id, &resume).await;
-        return Ok(Some(resume));
+) -> Resume {
+    let mut resume = resume.unwrap_or_else(|| context.resume(starts));
+    if resume.has(topic) {
+        joined(context, topic, false, presence, id, &resume).await;
+        return resume;
     }
-    let partition = context.hub.0.bus.partition(&topic);
-    let (gap, from) = match &start {
-        Start::Marks(marks) => (GapReason::Trimmed, marks.get(usize::from(partition))),
-        Start::Fresh | Start::Unreadable => (GapReason::Cursor, point.get(usize::from(partition))),
+    let partition = context.hub.0.bus.partition(topic);
+    let gap = match &start {
+        Start::Marks(_) => GapReason::Trimmed,
+        Start::Fresh | Start::Unreadable => GapReason::Cursor,
     };
     let mut proven = false;
-    if let Some(&from) = from.filter(|_| context.hub.keeps(&topic)) {
-        resume.add(topic.clone(), partition, from);
+    if let Some(here) = here.filter(|_| context.hub.keeps(topic)) {
+        match &start {
+            Start::Marks(marks) => {
+                resume.add(topic.clone(), partition, marks[usize::from(partition)])
+            }
+            Start::Fresh | Start::Unreadable => resume.go_on(topic.clone(), partition, here),
+        }
         proven = prove(context, &mut resume).await.is_ok();
         if !proven {
-            // What was missed cannot be read now; from here on the room is held, then live.
-            resume.remove(&topic);
+            // What was missed cannot be read now; what comes from here on is read later.
+            resume.remove(topic);
+            resume.go_on(topic.clone(), partition, here);
         }
     }
     let has_marks = matches!(start, Start::Marks(_));
-    let recovered = has_marks && proven && resume.is_recovered(Some(&topic));
-    joined(context, &topic, recovered, presence, id, &resume).await;
+    let recovered = has_marks && proven && resume.is_recovered(Some(topic));
+    joined(context, topic, recovered, presence, id, &resume).await;
     let untold = !proven && has_marks || matches!(start, Start::Unreadable);
     if untold {
-        let gap = if has_marks && context.hub.keeps(&topic) { GapReason::Outage } else { gap };
-        context.tell(vec![gap_of(&topic, gap)], Some(gap)).await;
+        let gap = if has_marks && context.hub.keeps(topic) { GapReason::Outage } else { gap };
+        context.tell(vec![gap_of(topic, gap)], Some(gap)).await;
     }
-    Ok(Some(resume))
+    resume
 }
 
 /// `room:joined`, with the cursor of the replay that is under way.
@@ -405,19 +414,19 @@ pub(crate) async fn handle(context: &Context, message: ClientMessage) -> Outcome
 }
 
 /// All topics of a connection that skipped something, from where it still had everything.
-pub(crate) async fn refill(context: &Context, marks: Box<[Mark]>) -> Resume {
+pub(crate) async fn refill(context: &Context) -> Resume {
     let key = context.key;
-    let held = context.shard.ask(move |members| members.hold(key)).await;
-    context.resume(&marks, &held.map(|(_, topics)| topics).unwrap_or_default())
+    let starts = context.shard.ask(move |members| members.pull(key)).await;
+    context.resume(starts.unwrap_or_default())
 }
 
 impl Context {
-    /// A replay of all of these topics that are kept, from these marks.
-    fn resume(&self, marks: &[Mark], topics: &[Topic]) -> Resume {
+    /// A replay of all the topics of an open connection that are kept.
+    fn resume(&self, Starts { marks, topics }: Starts) -> Resume {
         let mut resume = Resume::new(marks);
-        for topic in topics.iter().filter(|topic| self.hub.keeps(topic)) {
-            let partition = self.hub.0.bus.partition(topic);
-            resume.add(topic.clone(), partition, marks[usize::from(partition)]);
+        for (topic, from) in topics.into_iter().filter(|(topic, _)| self.hub.keeps(topic)) {
+            let partition = self.hub.0.bus.partition(&topic);
+            resume.go_on(topic, partition, from);
         }
         resume
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::queue::{Droppable, Queue};
-use crate::{CloseReason, FrameWriter, Mark, SlowPolicy, Topic};
+use crate::{CloseReason, FrameWriter, SlowPolicy, Topic};
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -28,8 +28,8 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
-    /// From where the client is to be refilled, since something was skipped.
-    refill: Option<Box<[Mark]>>,
+    /// Something was skipped, so that the client is to be refilled.
+    refill: bool,
     /// The front frame has left in part: it must not be dropped.
     begun: bool,
     /// A waiting write has the front frame and may take part of it at any time.
@@ -170,14 +170,14 @@ impl Outbox {
         Ok(())
     }
 
-    /// Something was skipped: once all that waits has left, the client is to be refilled from these marks.
-    pub(crate) fn refill_from(&self, marks: Box<[Mark]>) {
-        self.lock().refill.get_or_insert(marks);
+    /// Something was skipped: once all that waits has left, the client is to be refilled.
+    pub(crate) fn refill(&self) {
+        self.lock().refill = true;
     }
 
-    /// From where the client is to be refilled.
-    pub(crate) fn take_refill(&self) -> Option<Box<[Mark]>> {
-        self.lock().refill.take()
+    /// Whether the client is to be refilled.
+    pub(crate) fn take_refill(&self) -> bool {
+        std::mem::take(&mut self.lock().refill)
     }
 
     /// Lets whoever pushes write, until [`take_back`](Self::take_back).

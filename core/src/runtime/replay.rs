@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::handler::Context;
 use super::observer::Event;
 use super::routed::{Receiver, framed_or_gap};
-use super::slot::{Floors, Overflown, gap_of};
+use super::slot::{Overflown, gap_of};
 use super::spawn::jitter;
 use crate::{BusError, EpochChanged, Framing, HistoryPage, Outgoing, Replay, Resume, Topic};
 
@@ -17,6 +17,7 @@ use crate::{BusError, EpochChanged, Framing, HistoryPage, Outgoing, Replay, Resu
 pub(crate) struct Replaying {
     resume: Resume,
     step: Option<BoxFuture<'static, Step>>,
+    going_live: bool,
 }
 
 /// How a step ended.
@@ -30,13 +31,18 @@ type Read = (Topic, Result<HistoryPage, Arc<BusError>>);
 
 impl Replaying {
     pub(crate) fn new(resume: Resume) -> Self {
-        Self { resume, step: None }
+        Self { resume, step: None, going_live: false }
     }
 
     /// The replay as it stands; what was being read will be read again.
     pub(crate) fn stop(mut self) -> Resume {
         self.resume.unask();
         self.resume
+    }
+
+    /// Whether the shard was asked to let it go live, and has not answered yet. It must not be stopped then.
+    pub(crate) fn is_going_live(&self) -> bool {
+        self.going_live
     }
 
     pub(crate) fn leave(&mut self, topic: &Topic) {
@@ -81,10 +87,14 @@ impl Replaying {
     pub(crate) async fn step(&mut self, context: &Context) -> Step {
         let step = match &mut self.step {
             Some(step) => step,
-            none => none.insert(next(context.clone(), &mut self.resume)),
+            none => {
+                let (step, going_live) = next(context.clone(), &mut self.resume);
+                self.going_live = going_live;
+                none.insert(step)
+            }
         };
         let done = step.await;
-        self.step = None;
+        (self.step, self.going_live) = (None, false);
         done
     }
 
@@ -107,19 +117,19 @@ impl Replaying {
     }
 }
 
-fn next(context: Context, resume: &mut Resume) -> BoxFuture<'static, Step> {
+/// The next step, and whether it is the last one.
+fn next(context: Context, resume: &mut Resume) -> (BoxFuture<'static, Step>, bool) {
     let wants = resume.wants();
     if !wants.is_empty() {
-        return async move { Step::Read(read(&context, wants).await) }.boxed();
+        return (async move { Step::Read(read(&context, wants).await) }.boxed(), false);
     }
-    let floors: Floors =
-        resume.floors().map(|(topic, epoch, clock)| (topic.clone(), (epoch, clock))).collect();
+    let floors = resume.floors();
     let key = context.key;
-    async move {
+    let live = async move {
         let live = context.shard.ask(move |members| members.go_live(key, floors)).await;
         Step::Live(live.unwrap_or(Ok(())))
-    }
-    .boxed()
+    };
+    (live.boxed(), true)
 }
 
 async fn read(context: &Context, wants: Vec<(Topic, u64)>) -> Vec<Read> {

@@ -187,13 +187,10 @@ impl<'a, R: FrameReader> Connection<'a, R> {
 
     /// All that waited has left: what was skipped is read now.
     fn begin_refill(&mut self, outbox: &Outbox) {
-        if self.operation.is_none()
-            && self.replay.is_none()
-            && let Some(marks) = outbox.take_refill()
-        {
+        if self.operation.is_none() && self.replay.is_none() && outbox.take_refill() {
             let context = self.attachment.context.clone();
             let observer = context.hub.0.observer.clone();
-            let refill = async move { Done::Refilling(refill(&context, marks).await) };
+            let refill = async move { Done::Refilling(refill(&context).await) };
             self.operation = Some(caught(observer, refill));
         }
     }
@@ -227,6 +224,8 @@ impl<'a, R: FrameReader> Connection<'a, R> {
     /// Waits for the next thing to happen, and does what follows from it.
     async fn step(&mut self, outbox: &Outbox) -> ControlFlow<Option<CloseReason>> {
         let idle = self.operation.is_none();
+        // While its shard lets it go live it is not known what it reads next.
+        let going_live = self.replay.as_ref().is_some_and(Replaying::is_going_live);
         if !idle {
             outbox.unread();
         }
@@ -235,7 +234,7 @@ impl<'a, R: FrameReader> Connection<'a, R> {
             () = poll_fn(|cx| outbox.poll_ready(cx)) => self.tick(outbox),
             done = operation(&mut self.operation), if !idle => self.done(done),
             step = replay(&mut self.replay, &self.attachment.context), if idle => self.replayed(step),
-            frame = self.reader.next(), if idle => match frame {
+            frame = self.reader.next(), if idle && !going_live => match frame {
                 None => return ControlFlow::Break(Some(CloseReason::NORMAL)),
                 Some(Ok(frame)) => self.frame(frame),
                 Some(Err(error)) => match CloseReason::of_read_error(&error) {

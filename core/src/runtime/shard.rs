@@ -15,13 +15,16 @@ use super::dispatcher::Wish;
 use super::inbox::{Entry, Inbox, ShardHandle};
 use super::observer::{Event, Observing};
 use super::outbox::Written;
-use super::pass::marks_after;
 use super::routed::Routed;
-use super::slot::{Floors, Overflown, Slot};
+use super::slot::Slot;
 use super::spawn::jitter;
 use crate::{
-    Change, CloseReason, ConnectionKey, CursorKey, Mark, Outgoing, Router, TenantId, Topic,
+    Change, CloseReason, ConnectionKey, CursorKey, Flow, Outgoing, Router, Standing, TenantId,
+    Topic,
 };
+
+/// In which partition of the bus a topic is.
+pub(crate) type Partition = Arc<dyn Fn(&Topic) -> u16 + Send + Sync>;
 
 /// The connections of a shard, as the closures in its inbox see them.
 pub(crate) struct Members {
@@ -33,8 +36,8 @@ pub(crate) struct Members {
     pub(super) observer: Observing,
     cursors: Option<CursorKey>,
     attendance: Option<Attendance>,
-    /// The cursor of the node where this shard stands.
-    pub(super) point: Box<[Mark]>,
+    pub(super) partition: Partition,
+    pub(super) standing: Standing,
 }
 
 /// How a join ended.
@@ -42,6 +45,8 @@ pub(crate) struct Members {
 pub(crate) enum Joined {
     In,
     TooManyRooms,
+    /// The connection reads what it has skipped first.
+    Held,
 }
 
 impl Members {
@@ -57,7 +62,7 @@ impl Members {
         slot.next_ping = clock::monotonic() + jitter(self.heartbeat);
         match first {
             Some(first) => slot.send([&self.with_cursor(first, &slot.who.tenant)]),
-            None => slot.hold(false),
+            None => slot.flow = Flow::held(),
         }
         let key = self.router.attach(slot);
         for topic in topics {
@@ -69,30 +74,9 @@ impl Members {
 
     /// The message with the cursor where the shard stands, when anything is kept.
     fn with_cursor(&self, mut message: Outgoing, tenant: &TenantId) -> Outgoing {
-        message.cursor = self.cursors.as_ref().map(|key| key.write(tenant, &self.point).into());
+        message.cursor =
+            self.cursors.as_ref().map(|key| key.write(tenant, self.standing.point()).into());
         message
-    }
-
-    /// Holds back from a connection what is dispatched from now on. Answers where the shard stands, and the
-    /// connection's topics.
-    pub(crate) fn hold(&mut self, key: ConnectionKey) -> (Box<[Mark]>, Vec<Topic>) {
-        if let Some(slot) = self.router.get_mut(key) {
-            slot.hold(true);
-        }
-        (self.point.clone(), self.router.topics_of(key).cloned().collect())
-    }
-
-    pub(crate) fn is_held(&self, key: ConnectionKey) -> bool {
-        self.router.get(key).is_some_and(Slot::is_held)
-    }
-
-    /// A held connection has read its topics up to these clocks.
-    ///
-    /// # Errors
-    /// [`Overflown`]: it has to read once more.
-    pub(crate) fn go_live(&mut self, key: ConnectionKey, floors: Floors) -> Result<(), Overflown> {
-        let point = &self.point;
-        self.router.get_mut(key).map_or(Ok(()), |slot| slot.go_live(floors, point))
     }
 
     /// The client is told from now on who comes into a room and who leaves it.
@@ -110,14 +94,15 @@ impl Members {
     /// `connected`, after which a held connection may be sent other things.
     pub(crate) fn open(&mut self, key: ConnectionKey, connected: &Outgoing) {
         if let Some(slot) = self.router.get_mut(key) {
-            slot.open();
+            slot.flow.open();
             slot.send([connected]);
         }
     }
 
     pub(crate) fn detach(&mut self, key: ConnectionKey) {
         let Some((slot, topics)) = self.router.detach(key) else { return };
-        for (topic, _) in topics {
+        for (topic, change) in topics {
+            self.left(&topic, change);
             self.attendance.iter().for_each(|a| a.leave(&topic, &slot.who.user));
             self.drop_wish(topic);
         }
@@ -161,8 +146,10 @@ impl Members {
         let Some(slot) = self.router.get_mut(key) else { return };
         slot.send([say]);
         slot.unwatch(&topic);
+        slot.flow.leave(&topic);
         if change != Change::None {
             self.attendance.iter().for_each(|a| a.leave(&topic, &slot.who.user));
+            self.left(&topic, change);
             self.drop_wish(topic);
         }
     }
@@ -196,7 +183,7 @@ impl Members {
             let (heard, left) = slot.outbox.sweep(now);
             sweep.written += left;
             slot.sweep(now, heard, self.heartbeat);
-            slot.forget_floors(&self.point);
+            slot.flow.forget_floors(self.standing.point());
         }
         sweep.next = end;
         let is_over = end == all;
@@ -227,6 +214,7 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the hub")]
     pub(crate) fn new(
         shard: usize,
         wishes: mpsc::UnboundedSender<Wish>,
@@ -235,8 +223,9 @@ impl Shard {
         observer: Observing,
         cursors: Option<CursorKey>,
         attendance: Option<Attendance>,
+        partition: Partition,
     ) -> Self {
-        let (router, point) = (Router::default(), Box::default());
+        let (router, standing) = (Router::default(), Standing::default());
         let members = Members {
             router,
             shard,
@@ -246,7 +235,8 @@ impl Shard {
             observer,
             cursors,
             attendance,
-            point,
+            partition,
+            standing,
         };
         Self { inbox: Arc::default(), members }
     }
@@ -310,7 +300,7 @@ impl Shard {
                 // Cursors only rise by the messages between; what is said next is said at the end of them.
                 Entry::Point(marks) => {
                     self.deliver(&mut deliveries).await;
-                    self.members.point = marks;
+                    self.members.moves(&marks);
                 }
                 Entry::Run(run) => {
                     self.deliver(&mut deliveries).await;
@@ -326,9 +316,7 @@ impl Shard {
             return;
         }
         self.members.pass(deliveries, &self.inbox).await;
-        if let Some(marks) = marks_after(deliveries) {
-            self.members.point = marks.into();
-        }
+        self.members.passed(deliveries);
         let cost = deliveries.iter().map(|routed| routed.cost).sum();
         self.inbox.done(cost);
         deliveries.clear();
@@ -371,8 +359,16 @@ mod tests {
     fn shard(connections: usize) -> (Shard, Vec<Arc<Outbox>>) {
         let (wishes, _) = mpsc::unbounded_channel();
         let second = Duration::from_secs(1);
-        let mut shard =
-            Shard::new(0, wishes, second, Arc::default(), Observing::default(), None, None);
+        let mut shard = Shard::new(
+            0,
+            wishes,
+            second,
+            Arc::default(),
+            Observing::default(),
+            None,
+            None,
+            Arc::new(|_| 0),
+        );
         let outboxes = (0..connections).map(|_| {
             let outbox = Arc::new(Outbox::new(usize::MAX, Duration::ZERO));
             let who = Receiver {

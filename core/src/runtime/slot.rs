@@ -1,19 +1,19 @@
-//! What a shard keeps of a connection, and whether what is dispatched goes straight to it.
-//!
-//! A connection that pulls what it missed is held: what is dispatched meanwhile waits here. Once it has read
-//! everything up to a clock, what waited follows, less what it has read.
+//! What a shard keeps of a connection, and how it is given what is dispatched.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::observer::{Event, Observing};
-use super::outbox::Outbox;
-use super::routed::{NumberedFraming, Place, Receiver, Routed, framed};
+use super::outbox::{Full, Outbox};
+use super::routed::{NumberedFraming, Receiver, Routed, framed};
 use super::sabotage;
-use crate::{CloseReason, GapReason, Mark, Outgoing, Position, Scope, Topic, TransportInfo};
+use crate::{
+    CloseReason, Dispatched, EpochChanged, Floors, Flow, GapReason, Mark, NotLive, Outgoing,
+    Position, Scope, Starts, Told, Topic, TransportInfo,
+};
 
 pub(crate) struct Slot {
     pub(crate) outbox: Arc<Outbox>,
@@ -26,37 +26,13 @@ pub(crate) struct Slot {
     pub(crate) pending: Vec<u32>,
     pub(crate) next_ping: Duration,
     pinged_at: Option<Duration>,
-    flow: Flow,
+    pub(crate) flow: Flow<Arc<Routed>>,
     /// The rooms of which it wants to know who comes and goes.
     #[expect(
         clippy::box_collection,
         reason = "few connections have it, so it is to be small in all"
     )]
     watched: Option<Box<HashSet<Topic>>>,
-}
-
-enum Flow {
-    Live,
-    /// What was read is not sent again: per topic the epoch and the clock up to which it was read.
-    Past(Box<Floors>),
-    Held(Box<Held>),
-}
-
-pub(crate) type Floors = HashMap<Topic, (u64, u64)>;
-
-#[derive(Default)]
-struct Held {
-    waiting: Vec<Waiting>,
-    bytes: usize,
-    /// More came than may wait, so that it has to be read instead.
-    overflown: bool,
-    /// Nothing is sent before `connected`.
-    opened: bool,
-}
-
-enum Waiting {
-    Message(Arc<Routed>),
-    Gap(Topic, GapReason, u64),
 }
 
 /// More came meanwhile than may wait. It has to be read, and is held anew.
@@ -83,14 +59,14 @@ impl Slot {
             pending: Vec::new(),
             next_ping: Duration::MAX,
             pinged_at: None,
-            flow: Flow::Live,
+            flow: Flow::default(),
             watched: None,
         }
     }
 
     /// Sends to this connection alone. Before `connected` nothing is sent.
     pub(crate) fn send<'a>(&self, messages: impl IntoIterator<Item = &'a Outgoing>) {
-        if matches!(&self.flow, Flow::Held(held) if !held.opened) {
+        if !self.flow.is_open() {
             return;
         }
         let framing = self.framing.framing;
@@ -111,29 +87,6 @@ impl Slot {
         }));
         if failed {
             self.outbox.end(CloseReason::INTERNAL);
-        }
-    }
-
-    /// Whether what is dispatched goes straight to it.
-    pub(crate) fn is_live(&self) -> bool {
-        matches!(self.flow, Flow::Live)
-    }
-
-    pub(crate) fn is_held(&self) -> bool {
-        matches!(self.flow, Flow::Held(_))
-    }
-
-    /// Holds what is dispatched from now on; before `opened` nothing at all is sent.
-    pub(crate) fn hold(&mut self, opened: bool) {
-        if !self.is_held() {
-            self.flow = Flow::Held(Box::new(Held { opened, ..Held::default() }));
-        }
-    }
-
-    /// The client knows that it is connected.
-    pub(crate) fn open(&mut self) {
-        if let Flow::Held(held) = &mut self.flow {
-            held.opened = true;
         }
     }
 
@@ -159,115 +112,75 @@ impl Slot {
         if !self.is_for(routed) {
             return false;
         }
-        match &mut self.flow {
-            Flow::Live => true,
-            Flow::Past(floors) => {
-                let passes = passes(floors, &routed.topic, routed.place.as_ref());
-                if floors.is_empty() {
-                    self.flow = Flow::Live;
-                }
-                passes
-            }
-            Flow::Held(held) => {
-                if sabotage::is(sabotage::LIVE_DURING_REPLAY) {
-                    return held.opened;
-                }
-                if held.overflown {
-                    return held.opened && routed.place.is_none();
-                }
-                held.push(Waiting::Message(routed.clone()), routed.cost, self.outbox.limit());
-                if held.overflown {
-                    self.send_what_is_not_kept();
-                }
-                false
-            }
+        if self.flow.is_held() && sabotage::is(sabotage::LIVE_DURING_REPLAY) {
+            return self.flow.is_open();
         }
+        let mut told = Vec::new();
+        let admits = self.flow.admits(routed, self.outbox.limit(), &mut told);
+        self.tell(told);
+        admits
     }
 
-    /// Gives the client a message that it [`admits`](Self::admits), as the topic's policy has it. `before` is the cursor
-    /// of who has got everything before this.
-    pub(crate) fn give(&mut self, routed: &Arc<Routed>, before: &[Mark]) {
-        let Some(droppable) = &routed.droppable else { return self.push([routed]) };
+    /// Gives the client a message that it [`admits`](Self::admits), as the topic's policy has it.
+    ///
+    /// # Errors
+    /// [`Full`]: there is no room, and the client has to [`skip`](Self::skip) it.
+    pub(crate) fn give(&mut self, routed: &Arc<Routed>) -> Result<(), Full> {
+        let Some(droppable) = &routed.droppable else {
+            self.push([routed]);
+            return Ok(());
+        };
         let Some(frame) = routed.frame(self.framing, &self.observer) else {
-            return self.outbox.end(CloseReason::INTERNAL);
+            self.outbox.end(CloseReason::INTERNAL);
+            return Ok(());
         };
         let (framing, observer) = (self.framing.framing, &self.observer);
         let gap = |topic: &Topic| {
             observer.on(Event::Gap { reason: GapReason::Slow, connections: 1 });
             framed(framing, &gap_of(topic, GapReason::Slow), observer)
         };
-        if self.outbox.push_droppable(frame, droppable.clone(), gap).is_err() {
-            self.flow =
-                Flow::Held(Box::new(Held { opened: true, overflown: true, ..Held::default() }));
-            self.outbox.refill_from(before.into());
+        self.outbox.push_droppable(frame, droppable.clone(), gap)
+    }
+
+    /// From here on the client is given nothing that is kept, until it has read it.
+    pub(crate) fn skip(&mut self, from: Starts) {
+        self.flow.skip(from);
+        self.outbox.refill();
+    }
+
+    /// Something may be missing in a topic; from here on its messages are after this mark, when it is kept.
+    pub(crate) fn gap(&mut self, topic: &Topic, reason: GapReason, mark: Option<Mark>) {
+        let mut told = Vec::new();
+        let gap = self.flow.gap(topic, reason, mark, &mut told);
+        self.tell(told);
+        if let Err(EpochChanged) = gap {
+            self.outbox.end(CloseReason::TRY_AGAIN_LATER);
         }
     }
 
-    /// What waits and is in no history cannot be read later.
-    fn send_what_is_not_kept(&mut self) {
-        let Flow::Held(held) = &mut self.flow else { return };
-        let waiting = std::mem::take(&mut held.waiting);
-        if held.opened {
-            let messages = waiting.iter().filter_map(|waiting| match waiting {
-                Waiting::Message(routed) if routed.place.is_none() => Some(routed),
-                _ => None,
-            });
-            self.push(messages);
-        }
-    }
-
-    /// Something may be missing in a topic; from here on its messages are of this epoch.
-    pub(crate) fn gap(&mut self, topic: &Topic, reason: GapReason, epoch: u64) {
-        match &mut self.flow {
-            Flow::Live => {}
-            Flow::Past(floors) => {
-                floors.retain(|known, floor| known != topic || floor.0 == epoch);
-            }
-            Flow::Held(held) => {
-                if !held.overflown {
-                    let gap = Waiting::Gap(topic.clone(), reason, epoch);
-                    held.push(gap, size_of::<Waiting>(), usize::MAX);
-                }
-                return;
-            }
-        }
-        self.send([&gap_of(topic, reason)]);
-    }
-
-    /// The connection has read its topics up to these clocks: what waited follows, and it goes live.
+    /// The connection has read its topics up to these marks: what waited follows, and it goes live, or has to come back.
     ///
     /// # Errors
     /// [`Overflown`]: it has to read once more.
     pub(crate) fn go_live(&mut self, floors: Floors, point: &[Mark]) -> Result<(), Overflown> {
-        let Flow::Held(held) = &mut self.flow else { return Ok(()) };
-        if held.overflown {
-            **held = Held { opened: true, ..Held::default() };
-            return Err(Overflown);
-        }
-        let waiting = std::mem::take(&mut held.waiting);
-        self.flow = Flow::Past(Box::new(floors));
-        for waiting in waiting {
-            match waiting {
-                Waiting::Gap(topic, reason, epoch) => self.gap(&topic, reason, epoch),
-                Waiting::Message(routed) => {
-                    if self.admits(&routed) {
-                        self.push([&routed]);
-                    }
-                }
+        let mut told = Vec::new();
+        let live = self.flow.go_live(floors, point, &mut told);
+        self.tell(told);
+        match live {
+            Ok(()) => Ok(()),
+            Err(NotLive::Overflown) => Err(Overflown),
+            Err(NotLive::EpochChanged) => {
+                self.outbox.end(CloseReason::TRY_AGAIN_LATER);
+                Ok(())
             }
         }
-        self.forget_floors(point);
-        Ok(())
     }
 
-    /// Floors that the node's order has passed are of no more use.
-    pub(crate) fn forget_floors(&mut self, point: &[Mark]) {
-        if let Flow::Past(floors) = &mut self.flow {
-            floors.retain(|_, &mut (epoch, clock)| {
-                !point.iter().any(|mark| mark.is_of(epoch) && mark.clock >= clock)
-            });
-            if floors.is_empty() {
-                self.flow = Flow::Live;
+    fn tell(&self, told: Vec<Told<Arc<Routed>>>) {
+        for told in told {
+            match told {
+                Told::Message(routed) => self.push([&routed]),
+                Told::Gap(topic, reason, _) => self.send([&gap_of(&topic, reason)]),
             }
         }
     }
@@ -286,23 +199,18 @@ impl Slot {
     }
 }
 
-impl Held {
-    fn push(&mut self, waiting: Waiting, cost: usize, limit: usize) {
-        self.overflown |= self.bytes + cost > limit;
-        self.bytes += cost;
-        self.waiting.push(waiting);
+impl Dispatched for Arc<Routed> {
+    fn topic(&self) -> &Topic {
+        &self.topic
     }
-}
 
-/// Whether a message is not among what was read. The node may lag behind that, even by an epoch.
-fn passes(floors: &mut Floors, topic: &Topic, place: Option<&Place>) -> bool {
-    let Some(&Place { position: Position { epoch, clock, .. }, .. }) = place else { return true };
-    let Some(&(read_epoch, read_to)) = floors.get(topic) else { return true };
-    let passes = epoch == read_epoch && clock > read_to;
-    if passes {
-        floors.remove(topic);
+    fn position(&self) -> Option<Position> {
+        self.place.as_ref().map(|place| place.position)
     }
-    passes
+
+    fn cost(&self) -> usize {
+        self.cost
+    }
 }
 
 /// What a client is told of a gap.

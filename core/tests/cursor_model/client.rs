@@ -1,11 +1,13 @@
-//! A client of the model: it is cut, comes back to any node with its newest cursor, joins late, and remembers all it got.
+//! A client of the model: it is cut, comes back to any node with its newest cursor, joins and leaves rooms, and
+//! remembers all it got.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidings_core::{HistoryPage, Mark, Replay, Resume, Topic};
+use tidings_core::{Dispatched as _, HistoryPage, Mark, Replay, Resume, Starts, Topic};
 
 use crate::log::{self, Log};
-use crate::node::{Entry, Member, Node, Out, all_topics};
+use crate::node::Node;
+use crate::shard::{Entry, Member, Out, Reply, Sent, all_topics};
 
 pub(crate) struct Client {
     number: usize,
@@ -24,28 +26,48 @@ struct Connection {
     node: usize,
     shard: usize,
     id: u64,
-    state: State,
+    /// What is under way; a replay rests meanwhile.
+    operation: Operation,
     /// Where it comes back from.
     cursor: Option<Box<[Mark]>>,
     resume: Option<Resume>,
     pages: Vec<(Topic, HistoryPage)>,
-    /// A room that was asked for, and what was published in it when it was ready.
-    joining: Option<(Topic, Option<u64>)>,
+    /// It asked its shard to go live.
+    going_live: bool,
     wanted: Vec<Topic>,
     /// What was published in each topic when it was entered.
     since: BTreeMap<Topic, u64>,
+    /// Rooms that were joined and not yet answered, with what had been published there.
+    joining: BTreeMap<Topic, u64>,
     /// Per topic the last number of this connection.
     here: BTreeMap<Topic, u64>,
 }
 
 #[derive(PartialEq)]
-enum State {
+enum Operation {
+    None,
     /// Its topics are wanted.
     Wanting,
     /// It waits for its shard.
     Entering,
-    Pulling,
-    In,
+    /// It reads until it is known what it missed.
+    Proving,
+    /// A room is wanted.
+    Joining(Topic, From),
+    /// It waits until it is in the room.
+    EnteringRoom(Topic, From),
+    ProvingRoom(Topic, From, Mark),
+    Leaving(Topic),
+    Refilling,
+}
+
+/// How a room is joined.
+#[derive(Clone, Copy, PartialEq)]
+enum From {
+    Live,
+    /// It asks who is there, so that it is held.
+    Here,
+    Cursor,
 }
 
 impl Client {
@@ -57,68 +79,158 @@ impl Client {
 
     pub(crate) fn cut(&mut self, nodes: &mut [Node]) {
         let Some(on) = self.on.take() else { return };
-        nodes[on.node].shards[on.shard].members.remove(&on.id);
+        nodes[on.node].shards[on.shard].detach(on.id);
         on.wanted.iter().for_each(|topic| nodes[on.node].give_up(topic));
-        // A room that was never answered is not owed.
-        self.topics.retain(|topic| {
-            on.state == State::Wanting || on.joining.as_ref().is_none_or(|(t, _)| t != topic)
-        });
     }
 
     pub(crate) fn join(&mut self, nodes: &mut [Node], which: usize) {
-        let Some(on) = self.on.as_mut().filter(|on| on.state == State::In && on.joining.is_none())
-        else {
-            return;
-        };
-        let new: Vec<_> = all_topics().filter(|t| !self.topics.contains(t)).collect();
+        let Some(on) = self.on.as_mut().filter(|on| on.is_idle()) else { return };
+        let new: Vec<_> = all_topics().filter(|t| !on.wanted.contains(t)).collect();
         let Some(topic) = new.get(which % new.len().max(1)).cloned() else { return };
         nodes[on.node].want(&topic);
         on.wanted.push(topic.clone());
-        on.joining = Some((topic, None));
+        on.operation = Operation::Joining(topic, [From::Live, From::Here, From::Cursor][which % 3]);
+    }
+
+    pub(crate) fn leave(&mut self, nodes: &mut [Node], which: usize) {
+        let Some(on) = self.on.as_mut().filter(|on| on.is_idle()) else { return };
+        let Some(topic) = on.wanted.get(which).cloned() else { return };
+        on.resume.iter_mut().for_each(|resume| resume.remove(&topic));
+        let leave = Entry::Leave(on.id, topic.clone());
+        nodes[on.node].shards[on.shard].inbox.push_back(leave);
+        on.operation = Operation::Leaving(topic);
     }
 
     /// Does what comes next: connects, enters, reads pages, sends up to `budget` replayed messages.
     pub(crate) fn go_on(&mut self, nodes: &mut [Node], log: &Log, budget: usize) {
-        let Some(on) = &mut self.on else { return self.connect(nodes) };
+        let Some(mut on) = self.on.take() else { return self.connect(nodes) };
         let node = &mut nodes[on.node];
-        match on.state {
-            State::Wanting if on.wanted.iter().all(|t| node.positions.is_ready(t)) => {
-                let published = |topic: &Topic| log.topics[log::number(topic)].len() as u64;
-                on.since =
-                    self.topics.iter().map(|topic| (topic.clone(), published(topic))).collect();
+        let ended = on.member(node).is_none_or(|member| member.ended);
+        if ended || self.operate(&mut on, node, log, budget).is_err() {
+            return self.come_back(on, node);
+        }
+        self.on = Some(on);
+    }
+
+    fn operate(
+        &mut self,
+        on: &mut Connection,
+        node: &mut Node,
+        log: &Log,
+        budget: usize,
+    ) -> Result<(), Broken> {
+        let published = |topic: &Topic| log.topics[log::number(topic)].len() as u64;
+        let reply = on.member(node).and_then(|member| member.reply.take());
+        on.operation = match std::mem::replace(&mut on.operation, Operation::None) {
+            Operation::None => {
+                self.pull(on, node, log, budget, reply)?;
+                if on.is_idle()
+                    && on.resume.is_none()
+                    && on.member(node).is_some_and(|m| m.refill && m.out.is_empty())
+                {
+                    on.member(node).iter_mut().for_each(|member| member.refill = false);
+                    on.put(node, Entry::Pull(on.id, None));
+                    Operation::Refilling
+                } else {
+                    Operation::None
+                }
+            }
+            Operation::Wanting if on.wanted.iter().all(|t| node.positions.is_ready(t)) => {
+                on.since = on.wanted.iter().map(|t| (t.clone(), published(t))).collect();
                 node.point(on.shard);
                 on.cursor.clone_from(&self.cursor);
-                let resumes = on.cursor.is_some();
-                let topics = self.topics.iter().cloned().collect();
-                node.shards[on.shard].inbox.push_back(Entry::Attach(on.id, topics, resumes));
-                on.state = State::Entering;
+                on.put(node, Entry::Attach(on.id, on.wanted.clone(), on.cursor.is_some()));
+                Operation::Entering
             }
-            State::Wanting => {}
-            State::Entering => {
-                if !node.shards[on.shard].members.get(&on.id).is_some_and(|m| m.is_in) {
-                    return;
+            Operation::Entering if reply.is_some() => match on.cursor.take() {
+                None => Operation::None,
+                Some(cursor) => {
+                    let mut resume = Resume::new(cursor.clone());
+                    for topic in &on.wanted {
+                        let partition = log.partition(topic);
+                        resume.add(topic.clone(), partition, cursor[usize::from(partition)]);
+                    }
+                    on.resume = Some(resume);
+                    Operation::Proving
                 }
-                let Some(cursor) = on.cursor.take() else {
-                    on.state = State::In;
-                    return;
-                };
-                let mut resume = Resume::new(cursor.clone());
-                for topic in &self.topics {
-                    let partition = log.partition(topic);
-                    resume.add(topic.clone(), partition, cursor[usize::from(partition)]);
-                }
-                (on.state, on.resume) = (State::Pulling, Some(resume));
+            },
+            Operation::Proving if on.read(log, budget)? => {
+                let marks = on.resume.as_ref().map(Resume::marks).unwrap_or_default();
+                on.put(node, Entry::Open(on.id, marks));
+                Operation::None
             }
-            State::Pulling => self.pull(node, log, budget),
-            State::In => {
-                let Some((topic, published)) = &mut on.joining else { return };
-                if published.is_none() && node.positions.is_ready(topic) {
-                    *published = Some(log.topics[log::number(topic)].len() as u64);
-                    node.point(on.shard);
-                    node.shards[on.shard].inbox.push_back(Entry::Room(on.id, topic.clone()));
+            Operation::Joining(topic, from) if node.positions.is_ready(&topic) => {
+                on.joining.insert(topic.clone(), published(&topic));
+                node.point(on.shard);
+                let is_live = from == From::Live && on.resume.is_none();
+                on.put(
+                    node,
+                    match is_live {
+                        true => Entry::Room(on.id, topic.clone()),
+                        false => Entry::Pull(on.id, Some(topic.clone())),
+                    },
+                );
+                Operation::EnteringRoom(topic, from)
+            }
+            Operation::EnteringRoom(topic, from) => match reply {
+                None => Operation::EnteringRoom(topic, from),
+                Some(Reply::Held) => {
+                    on.put(node, Entry::Pull(on.id, Some(topic.clone())));
+                    Operation::EnteringRoom(topic, from)
+                }
+                Some(Reply::Pulls(starts, here)) => {
+                    let here = here.expect("it has entered");
+                    let mut resume = on.resume.take().unwrap_or_else(|| resume(log, starts));
+                    let partition = log.partition(&topic);
+                    let cursor = self.cursor.clone().filter(|_| from == From::Cursor);
+                    match cursor {
+                        Some(marks) => {
+                            resume.add(topic.clone(), partition, marks[usize::from(partition)])
+                        }
+                        None => resume.go_on(topic.clone(), partition, here),
+                    }
+                    on.resume = Some(resume);
+                    Operation::ProvingRoom(topic, from, here)
+                }
+                Some(Reply::In | Reply::Overflown) => Operation::None,
+            },
+            Operation::ProvingRoom(topic, from, here) => {
+                // Sometimes it cannot be read in time, of which a gap tells whoever brought a cursor.
+                let late = budget == 3 && (from != From::Cursor || log.may_be_late);
+                if !late && !on.read(log, budget)? {
+                    Operation::ProvingRoom(topic, from, here)
+                } else {
+                    let Some(resume) = &mut on.resume else { return Ok(()) };
+                    let unproven = late && !resume.is_proven();
+                    if unproven {
+                        resume.unask();
+                        on.pages.clear();
+                        resume.remove(&topic);
+                        resume.go_on(topic.clone(), log.partition(&topic), here);
+                    }
+                    let joined = Out::Joined(topic.clone(), resume.marks());
+                    on.say(node, joined);
+                    if unproven && from == From::Cursor {
+                        on.say(node, Out::Gap(topic));
+                    }
+                    Operation::None
                 }
             }
-        }
+            Operation::Leaving(topic) if reply.is_some() => {
+                node.give_up(&topic);
+                on.wanted.retain(|wanted| *wanted != topic);
+                Operation::None
+            }
+            Operation::Refilling => match reply {
+                Some(Reply::Pulls(starts, _)) => {
+                    on.resume = Some(resume(log, starts));
+                    Operation::None
+                }
+                _ => Operation::Refilling,
+            },
+            waits => waits,
+        };
+        Ok(())
     }
 
     fn connect(&mut self, nodes: &mut [Node]) {
@@ -133,61 +245,63 @@ impl Client {
         let wanted: Vec<_> = self.topics.iter().cloned().collect();
         wanted.iter().for_each(|topic| node.want(topic));
         node.shards[shard].members.insert(id, Member::default());
-        let (resume, pages, joining, since, here) =
-            (None, Vec::new(), None, BTreeMap::new(), BTreeMap::new());
-        let state = State::Wanting;
         self.on = Some(Connection {
             node: number,
             shard,
             id,
-            state,
+            operation: Operation::Wanting,
             cursor: None,
-            resume,
-            pages,
-            joining,
+            resume: None,
+            pages: Vec::new(),
+            going_live: false,
             wanted,
-            since,
-            here,
+            since: BTreeMap::new(),
+            joining: BTreeMap::new(),
+            here: BTreeMap::new(),
         });
     }
 
-    fn pull(&mut self, node: &mut Node, log: &Log, budget: usize) {
-        let Some(on) = &mut self.on else { return };
-        let Some(resume) = &mut on.resume else { return };
-        // Pages are read now and arrive with the next step.
-        let pages = std::mem::take(&mut on.pages);
-        if pages.into_iter().any(|(topic, page)| resume.page(&topic, page).is_err()) {
-            return self.leave_broken(node);
+    /// The replay goes on.
+    fn pull(
+        &mut self,
+        on: &mut Connection,
+        node: &mut Node,
+        log: &Log,
+        budget: usize,
+        reply: Option<Reply>,
+    ) -> Result<(), Broken> {
+        if on.going_live {
+            match (reply, &mut on.resume) {
+                (None, _) => return Ok(()),
+                (Some(Reply::Overflown), Some(resume)) => resume.again(),
+                _ => on.resume = None,
+            }
+            on.going_live = false;
         }
-        for (topic, after) in resume.wants() {
-            let page = log.after(&topic, after, budget);
-            on.pages.push((topic, page));
-        }
-        if !resume.is_proven() {
-            return;
-        }
-        let Some(member) = node.shards[on.shard].members.get_mut(&on.id) else { return };
+        on.read(log, budget)?;
+        let mut outs = Vec::new();
+        let Some(resume) = &mut on.resume else { return Ok(()) };
         for _ in 0..budget {
             match resume.take() {
                 None => break,
-                Some(Replay::Gap(topic, _)) => member.out.push_back(Out::Gap(topic)),
+                Some(Replay::Gap(topic, _)) => outs.push(Out::Gap(topic)),
                 Some(Replay::Deliver(delivery, marks)) => {
-                    member.out.push_back(Out::Message(delivery, marks));
+                    outs.push(Out::Message(Sent::new(delivery, marks)));
                 }
             }
         }
         if resume.is_level() {
-            let floors = resume.floors().map(|(topic, epoch, clock)| (topic.clone(), epoch, clock));
-            let live = Entry::Live(on.id, floors.collect());
-            node.shards[on.shard].inbox.push_back(live);
-            (on.state, on.resume) = (State::In, None);
+            let live = Entry::Live(on.id, resume.floors());
+            on.going_live = true;
+            on.put(node, live);
         }
+        outs.into_iter().for_each(|out| on.say(node, out));
+        Ok(())
     }
 
-    /// The store changed during the replay: what is in the outbox is still received, then the connection ends.
-    fn leave_broken(&mut self, node: &mut Node) {
-        let Some(mut on) = self.on.take() else { return };
-        let member = node.shards[on.shard].members.remove(&on.id);
+    /// The connection ends by itself: what is queued is still received.
+    fn come_back(&mut self, mut on: Connection, node: &mut Node) {
+        let member = node.shards[on.shard].detach(on.id);
         on.wanted.iter().for_each(|topic| node.give_up(topic));
         for out in member.map(|m| m.out).unwrap_or_default() {
             self.take(out, &mut on);
@@ -197,7 +311,7 @@ impl Client {
     /// Up to `count` frames reach the client.
     pub(crate) fn receive(&mut self, nodes: &mut [Node], count: usize) {
         let Some(mut on) = self.on.take() else { return };
-        if let Some(member) = nodes[on.node].shards[on.shard].members.get_mut(&on.id) {
+        if let Some(member) = on.member(&mut nodes[on.node]) {
             let count = count.min(member.out.len());
             for out in member.out.drain(..count).collect::<Vec<_>>() {
                 self.take(out, &mut on);
@@ -210,32 +324,40 @@ impl Client {
         match out {
             Out::Connected(marks) => {
                 // Owed from here on, once the client knows of it.
-                self.since.append(&mut on.since);
+                for (topic, published) in std::mem::take(&mut on.since) {
+                    self.since.entry(topic).or_insert(published);
+                }
                 self.cursor = Some(marks);
             }
             Out::Joined(topic, marks) => {
-                if let Some((joined, Some(published))) = on.joining.take() {
-                    assert_eq!(joined, topic);
-                    self.topics.insert(joined.clone());
-                    self.since.entry(joined).or_insert(published);
+                if let Some(published) = on.joining.remove(&topic) {
+                    self.topics.insert(topic.clone());
+                    self.since.entry(topic).or_insert(published);
                 }
                 self.cursor = Some(marks);
+            }
+            Out::Left(topic) => {
+                // Whoever joins again may be sent again what came before.
+                on.here.remove(&topic);
+                self.topics.remove(&topic);
+                self.since.remove(&topic);
             }
             Out::Gap(topic) => {
                 self.gaps += 1;
                 self.got.entry(topic).or_default().push(None);
             }
-            Out::Message(delivery, marks) => {
-                let payload = delivery.message.payload.expect("every message has its number");
+            Out::Message(sent) => {
+                let topic = sent.topic();
+                let payload = sent.0.0.message.payload.clone();
+                let payload = payload.expect("every message has its number");
                 let number = serde_json::from_slice(payload.bytes()).expect("a number");
-                let before = on.here.insert(delivery.topic.clone(), number);
-                let topic = &delivery.topic;
+                let before = on.here.insert(topic.clone(), number);
                 assert!(
                     before < Some(number),
                     "{topic:?}: {number} after {before:?} in one connection"
                 );
-                self.got.entry(delivery.topic).or_default().push(Some(number));
-                self.cursor = Some(marks);
+                self.got.entry(topic.clone()).or_default().push(Some(number));
+                self.cursor = Some(sent.0.1.clone());
             }
         }
     }
@@ -262,5 +384,51 @@ impl Client {
                 );
             }
         }
+    }
+}
+
+/// The store changed: the client has to come back.
+struct Broken;
+
+/// A replay of all topics of an open connection.
+fn resume(log: &Log, Starts { marks, topics }: Starts) -> Resume {
+    let mut resume = Resume::new(marks);
+    for (topic, from) in topics {
+        let partition = log.partition(&topic);
+        resume.go_on(topic, partition, from);
+    }
+    resume
+}
+
+impl Connection {
+    fn is_idle(&self) -> bool {
+        self.operation == Operation::None && !self.going_live
+    }
+
+    fn member<'a>(&self, node: &'a mut Node) -> Option<&'a mut Member> {
+        node.shards[self.shard].members.get_mut(&self.id)
+    }
+
+    fn put(&self, node: &mut Node, entry: Entry) {
+        node.shards[self.shard].inbox.push_back(entry);
+    }
+
+    fn say(&self, node: &mut Node, out: Out) {
+        if let Some(member) = self.member(node) {
+            member.push(out);
+        }
+    }
+
+    /// Pages are read now and arrive with the next step. Answers whether it is known what was missed.
+    fn read(&mut self, log: &Log, budget: usize) -> Result<bool, Broken> {
+        let Some(resume) = &mut self.resume else { return Ok(true) };
+        for (topic, page) in std::mem::take(&mut self.pages) {
+            resume.page(&topic, page).map_err(|_| Broken)?;
+        }
+        for (topic, after) in resume.wants() {
+            let page = log.after(&topic, after, budget);
+            self.pages.push((topic, page));
+        }
+        Ok(resume.is_proven())
     }
 }

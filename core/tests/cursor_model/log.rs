@@ -18,7 +18,9 @@ pub(crate) struct Entry {
 
 pub(crate) struct Log {
     pub(crate) partitions: u16,
-    pub(crate) epoch: u64,
+    epoch: u64,
+    /// Whether a join may go on before it is known what was missed.
+    pub(crate) may_be_late: bool,
     clocks: Vec<u64>,
     pub(crate) topics: Vec<Vec<Entry>>,
 }
@@ -34,7 +36,7 @@ pub(crate) fn number(topic: &Topic) -> usize {
 impl Log {
     pub(crate) fn new(partitions: u16) -> Self {
         let clocks = vec![0; usize::from(partitions)];
-        Self { partitions, epoch: 1, clocks, topics: vec![Vec::new(); TOPICS] }
+        Self { partitions, epoch: 1, may_be_late: false, clocks, topics: vec![Vec::new(); TOPICS] }
     }
 
     pub(crate) fn partition(&self, topic: &Topic) -> u16 {
@@ -42,7 +44,13 @@ impl Log {
     }
 
     pub(crate) fn start(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.clocks.iter().map(|&clock| (self.epoch, clock))
+        let clocks = self.clocks.iter().enumerate();
+        clocks.map(|(partition, &clock)| (self.epoch(partition), clock))
+    }
+
+    /// Each partition has epochs of its own.
+    fn epoch(&self, partition: usize) -> u64 {
+        self.epoch * 16 + (partition % usize::from(self.partitions)) as u64
     }
 
     pub(crate) fn marks(&self) -> Box<[Mark]> {
@@ -50,12 +58,13 @@ impl Log {
     }
 
     pub(crate) fn publish(&mut self, at: usize, nodes: &mut [Node]) {
+        let epoch = self.epoch(at);
         let clock = &mut self.clocks[at % usize::from(self.partitions)];
         *clock += 1;
         let entries = &self.topics[at];
-        let before = entries.last().filter(|e| e.position.epoch == self.epoch);
+        let before = entries.last().filter(|e| e.position.epoch == epoch);
         let offset = before.map_or(*clock, |e| e.position.offset + 1);
-        let position = Position { epoch: self.epoch, offset, clock: *clock };
+        let position = Position { epoch, offset, clock: *clock };
         let number = entries.len() as u64 + 1;
         self.topics[at].push(Entry { position, number, kept: true });
         for node in nodes {
@@ -88,28 +97,41 @@ impl Log {
         self.topics.iter_mut().flatten().for_each(|entry| entry.kept = false);
     }
 
+    /// A new epoch begins with all that was kept.
+    pub(crate) fn renew(&mut self) {
+        let old: Vec<_> = (0..TOPICS).map(|at| self.epoch(at)).collect();
+        self.epoch += 1;
+        for (at, old) in old.into_iter().enumerate() {
+            let epoch = self.epoch(at);
+            let entries = self.topics[at].iter_mut().map(|entry| &mut entry.position);
+            entries.filter(|p| p.epoch == old).for_each(|p| p.epoch = epoch);
+        }
+    }
+
     pub(crate) fn tops(&self, partition: u16, topics: &[Topic]) -> Tops {
+        let epoch = self.epoch(usize::from(partition));
         let top = |topic: &Topic| {
             let last = self.topics[number(topic)].last();
-            let last = last.filter(|e| e.position.epoch == self.epoch);
+            let last = last.filter(|e| e.position.epoch == epoch);
             last.map_or(Top::default(), |e| Top {
                 offset: e.position.offset,
                 clock: e.position.clock,
             })
         };
         let clock = self.clocks[usize::from(partition)];
-        Tops { epoch: self.epoch, clock, tops: topics.iter().map(top).collect() }
+        Tops { epoch, clock, tops: topics.iter().map(top).collect() }
     }
 
     pub(crate) fn after(&self, topic: &Topic, clock: u64, limit: usize) -> HistoryPage {
         let at = number(topic);
+        let epoch = self.epoch(at);
         let entries = || {
             let all = self.topics[at].iter().enumerate();
-            all.filter(|(_, e)| e.position.epoch == self.epoch && e.position.clock > clock)
+            all.filter(|(_, e)| e.position.epoch == epoch && e.position.clock > clock)
         };
         let kept: Vec<_> = entries().filter(|(_, e)| e.kept).map(|(n, _)| n).collect();
         HistoryPage {
-            epoch: self.epoch,
+            epoch,
             clock: self.clocks[usize::from(self.partition(topic))],
             whole: entries().all(|(_, e)| e.kept),
             more: kept.len() > limit,

@@ -5,6 +5,7 @@
 mod client;
 mod log;
 mod node;
+mod shard;
 
 use proptest::prelude::*;
 
@@ -34,14 +35,18 @@ enum Op {
     Shard(usize, usize),
     Trim(usize),
     Flush,
+    Renew,
+    Sweep(usize),
     Cut(usize),
     Join(usize, usize),
+    Leave(usize, usize),
     GoOn(usize, usize),
     Receive(usize, usize),
 }
 
 fn run(world: World, partitions: u16, shards: usize, script: &[Op]) {
     let mut log = Log::new(partitions);
+    log.may_be_late = world == World::Lossy;
     let mut nodes = [Node::new(&log, shards), Node::new(&log, 1)];
     let mut clients: Vec<_> = (0..4).map(Client::new).collect();
     for &op in script {
@@ -74,8 +79,11 @@ fn step(op: Op, log: &mut Log, nodes: &mut [Node; 2], clients: &mut [Client]) {
         Op::Shard(node, which) => nodes[node].shard_step(which),
         Op::Trim(topic) => log.trim(topic),
         Op::Flush => log.flush(),
+        Op::Renew => log.renew(),
+        Op::Sweep(node) => nodes[node].sweep(),
         Op::Cut(client) => clients[client].cut(nodes),
         Op::Join(client, which) => clients[client].join(nodes, which),
+        Op::Leave(client, which) => clients[client].leave(nodes, which),
         Op::GoOn(client, budget) => clients[client].go_on(nodes, log, budget),
         Op::Receive(client, count) => clients[client].receive(nodes, count),
     }
@@ -92,11 +100,14 @@ fn script(world: World) -> impl Strategy<Value = Vec<Op>> {
         5 => node.clone().prop_map(Op::Look),
         15 => (node.clone(), 0usize..64).prop_map(|(node, which)| Op::Read(node, which)),
         15 => (node.clone(), 0usize..64).prop_map(|(node, which)| Op::Answer(node, which)),
-        80 => (node, 0usize..2).prop_map(|(node, which)| Op::Shard(node, which)),
+        3 => node.clone().prop_map(Op::Sweep),
+        80 => (node, 0usize..8).prop_map(|(node, which)| Op::Shard(node, which)),
         4 => (0..log::TOPICS).prop_map(move |topic| lossy(Op::Trim(topic))),
-        2 => Just(lossy(Op::Flush)),
+        4 => Just(lossy(Op::Flush)),
+        2 => Just(lossy(Op::Renew)),
         15 => client.clone().prop_map(Op::Cut),
-        15 => (client.clone(), 0usize..5).prop_map(|(client, which)| Op::Join(client, which)),
+        15 => (client.clone(), 0usize..15).prop_map(|(client, which)| Op::Join(client, which)),
+        4 => (client.clone(), 0usize..5).prop_map(|(client, which)| Op::Leave(client, which)),
         50 => (client.clone(), few.clone()).prop_map(|(client, few)| Op::GoOn(client, few)),
         30 => (client, few).prop_map(|(client, few)| Op::Receive(client, few)),
     ];
@@ -104,7 +115,7 @@ fn script(world: World) -> impl Strategy<Value = Vec<Op>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_and_no_gap_told_while_history_keeps_everything(

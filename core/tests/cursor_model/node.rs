@@ -1,10 +1,11 @@
-//! A node of the model: a link, the machine under test, and shards with inboxes.
+//! A node of the model: a link, its places in all topics, and its shards.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use tidings_core::{Ask, Delivery, HistoryPage, Mark, Positions, Question, Step, Topic, Tops};
+use tidings_core::{Ask, Delivery, HistoryPage, Positions, Question, Step, Topic, Tops};
 
-use crate::log::{Log, topic};
+use crate::log::Log;
+use crate::shard::{Entry, Sent, Shard};
 
 pub(crate) struct Node {
     pub(crate) positions: Positions,
@@ -24,53 +25,15 @@ enum Answer {
     Page(HistoryPage),
 }
 
-pub(crate) struct Shard {
-    pub(crate) inbox: VecDeque<Entry>,
-    /// The cursor of the last entry.
-    pub(crate) point: Box<[Mark]>,
-    pub(crate) members: BTreeMap<u64, Member>,
-}
-
-pub(crate) enum Entry {
-    Message(Delivery, Box<[Mark]>),
-    Gap(Topic, u64),
-    Point(Box<[Mark]>),
-    /// A connection comes; with a cursor it is held until it is level.
-    Attach(u64, Vec<Topic>, bool),
-    Room(u64, Topic),
-    /// A connection has read everything up to these clocks.
-    Live(u64, Vec<(Topic, u64, u64)>),
-}
-
-/// A connection in its shard.
-#[derive(Default)]
-pub(crate) struct Member {
-    topics: BTreeSet<Topic>,
-    held: Option<Vec<Told>>,
-    floors: HashMap<Topic, (u64, u64)>,
-    pub(crate) is_in: bool,
-    pub(crate) out: VecDeque<Out>,
-}
-
-#[derive(Debug)]
-pub(crate) enum Out {
-    Message(Delivery, Box<[Mark]>),
-    Gap(Topic),
-    Connected(Box<[Mark]>),
-    Joined(Topic, Box<[Mark]>),
-}
-
 impl Node {
     pub(crate) fn new(log: &Log, shards: usize) -> Self {
-        let shard =
-            |_| Shard { inbox: VecDeque::new(), point: log.marks(), members: BTreeMap::new() };
         Self {
             positions: Positions::new(log.start()),
             alive: true,
             link: VecDeque::new(),
             subscribed: BTreeSet::new(),
             asks: Vec::new(),
-            shards: (0..shards).map(shard).collect(),
+            shards: (0..shards).map(|_| Shard::new(log)).collect(),
             wanted: HashMap::new(),
             partitions: log.partitions,
         }
@@ -123,9 +86,9 @@ impl Node {
             for shard in &mut self.shards {
                 shard.inbox.push_back(match &step {
                     Step::Deliver(delivery, marks) => {
-                        Entry::Message(delivery.clone(), marks.clone())
+                        Entry::Message(Sent::new(delivery.clone(), marks.clone()))
                     }
-                    Step::Gap(topic, _, epoch) => Entry::Gap(topic.clone(), *epoch),
+                    Step::Gap(topic, reason, mark) => Entry::Gap(topic.clone(), *reason, *mark),
                     Step::Ready(_) => continue,
                 });
             }
@@ -195,89 +158,18 @@ impl Node {
         }
         self.shards.iter_mut().for_each(|shard| {
             while !shard.inbox.is_empty() {
-                shard.step()
+                shard.step(3)
             }
         });
     }
 
+    pub(crate) fn sweep(&mut self) {
+        self.shards.iter_mut().for_each(|shard| shard.inbox.push_back(Entry::Sweep));
+    }
+
     pub(crate) fn shard_step(&mut self, which: usize) {
         let number = which % self.shards.len();
-        self.shards[number].step();
-    }
-}
-
-impl Shard {
-    fn step(&mut self) {
-        match self.inbox.pop_front() {
-            None => {}
-            Some(Entry::Point(marks)) => self.point = marks,
-            Some(Entry::Gap(topic, epoch)) => {
-                for member in self.members.values_mut().filter(|m| m.topics.contains(&topic)) {
-                    member.tell(Told::Gap(topic.clone(), epoch));
-                }
-            }
-            Some(Entry::Message(delivery, marks)) => {
-                self.point.clone_from(&marks);
-                for member in
-                    self.members.values_mut().filter(|m| m.topics.contains(&delivery.topic))
-                {
-                    member.tell(Told::Message(delivery.clone(), marks.clone()));
-                }
-            }
-            Some(Entry::Attach(id, topics, resumes)) => {
-                let Some(member) = self.members.get_mut(&id) else { return };
-                member.topics.extend(topics);
-                member.is_in = true;
-                if resumes {
-                    member.held = Some(Vec::new());
-                } else {
-                    member.out.push_back(Out::Connected(self.point.clone()));
-                }
-            }
-            Some(Entry::Room(id, topic)) => {
-                let Some(member) = self.members.get_mut(&id) else { return };
-                member.topics.insert(topic.clone());
-                member.out.push_back(Out::Joined(topic, self.point.clone()));
-            }
-            Some(Entry::Live(id, floors)) => {
-                let Some(member) = self.members.get_mut(&id) else { return };
-                member.floors =
-                    floors.into_iter().map(|(t, epoch, clock)| (t, (epoch, clock))).collect();
-                for told in member.held.take().unwrap_or_default() {
-                    member.tell(told);
-                }
-            }
-        }
-    }
-}
-
-enum Told {
-    Message(Delivery, Box<[Mark]>),
-    Gap(Topic, u64),
-}
-
-impl Member {
-    fn tell(&mut self, told: Told) {
-        if let Some(held) = &mut self.held {
-            return held.push(told);
-        }
-        match told {
-            Told::Gap(topic, epoch) => {
-                self.floors.retain(|t, floor| *t != topic || floor.0 == epoch);
-                self.out.push_back(Out::Gap(topic));
-            }
-            Told::Message(delivery, marks) => {
-                let position = delivery.position.expect("the model keeps everything");
-                let floor = self.floors.get(&delivery.topic);
-                // The node may lag behind what was read, even by an epoch.
-                let was_read = |&(epoch, clock): &(u64, u64)| {
-                    position.epoch != epoch || position.clock <= clock
-                };
-                if !floor.is_some_and(was_read) {
-                    self.out.push_back(Out::Message(delivery, marks));
-                }
-            }
-        }
+        self.shards[number].step(1 + which % 4);
     }
 }
 
@@ -289,7 +181,3 @@ trait Pick: Iterator + Sized {
 }
 
 impl<I: Iterator> Pick for I {}
-
-pub(crate) fn all_topics() -> impl Iterator<Item = Topic> {
-    (0..crate::log::TOPICS).map(topic)
-}
