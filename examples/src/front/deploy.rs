@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep};
 
-use super::measure::{attempts, peak, waits};
+use super::measure::{attempts, peak, returns, waits};
 use super::proxy::{Kind, Proxy, free_address};
 use crate::check::{
     Address, Addresses, Client, ClientRecord, Crowd, Failure, Http, Node, Outbound, Phase,
@@ -53,18 +53,20 @@ impl Site {
         Ok(())
     }
 
-    /// Asks a node to end, waits until it has, and starts it again.
+    /// Asks a node to end, waits until it has, and starts it again. Answers how many connections it had.
     ///
     /// # Errors
-    /// When it does not end with 0.
-    pub async fn restart(&mut self, number: usize) -> Result<(), Failure> {
+    /// When it does not run, or does not end with 0.
+    pub async fn restart(&mut self, number: usize) -> Result<u64, Failure> {
         let mut node = self.nodes[number].take().ok_or("the node does not run")?;
+        let connections = connections(&node).await?;
         node.signal("TERM").await?;
         let status = node.wait().await?;
         if !status.success() {
             return Err(format!("a node that was asked to end ended with {status}").into());
         }
-        self.start_node(number).await
+        self.start_node(number).await?;
+        Ok(connections)
     }
 
     /// Ends a node at once. Answers how many connections it had.
@@ -140,6 +142,11 @@ impl Outcome {
         let attempts = attempts(&self.records, within);
         let (most, mean) = peak(&attempts);
         (attempts.len(), most, mean)
+    }
+
+    /// How many times clients came back, and how many of these with a cursor and told that nothing is missing.
+    pub fn returns(&self) -> (usize, usize) {
+        returns(&self.records)
     }
 }
 

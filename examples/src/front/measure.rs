@@ -28,6 +28,19 @@ pub fn waits(records: &[ClientRecord]) -> Vec<Duration> {
     waits
 }
 
+/// How many times clients came back after they had been in, and how many of these with a cursor and `recovered`.
+pub fn returns(records: &[ClientRecord]) -> (usize, usize) {
+    let (mut back, mut recovered) = (0, 0);
+    for record in records {
+        let let_in = record.connections.iter().filter(|connection| let_in(connection).is_some());
+        for connection in let_in.skip(1) {
+            back += 1;
+            recovered += usize::from(connection.resumed && connection.recovered == Some(true));
+        }
+    }
+    (back, recovered)
+}
+
 fn let_in(connection: &ConnectionRecord) -> Option<Duration> {
     connection.seen.iter().find_map(|seen| match seen {
         Seen::Joined { at, .. } => Some(*at),
@@ -88,6 +101,20 @@ mod tests {
         assert_eq!(waits(&records), [Duration::from_secs(5), Duration::MAX]);
         let window = Duration::from_secs(5)..Duration::from_secs(13);
         assert_eq!(attempts(&records, &window), [Duration::from_secs(11); 2]);
+    }
+
+    #[test]
+    fn a_return_is_recovered_by_a_cursor_and_the_server() {
+        let told = |resumed, recovered| {
+            let connection = connection(11, Some(12), 13);
+            ConnectionRecord { resumed, recovered: Some(recovered), ..connection }
+        };
+        let records = [
+            client(vec![told(false, false), connection(9, None, 10), told(true, true)]),
+            client(vec![told(false, false), told(true, false), told(false, true)]),
+            client(vec![told(false, false)]),
+        ];
+        assert_eq!(returns(&records), (3, 1));
     }
 
     #[test]

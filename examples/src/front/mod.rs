@@ -8,5 +8,5 @@ mod measure;
 mod proxy;
 
 pub use deploy::{Load, Outcome, Site};
-pub use measure::{attempts, peak, waits};
+pub use measure::{attempts, peak, returns, waits};
 pub use proxy::{Kind, Proxy, free_address};
