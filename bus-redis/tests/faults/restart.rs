@@ -37,7 +37,6 @@ async fn killed_and_back_with_all_it_kept() {
 }
 
 #[tokio::test]
-#[ignore = "slow"]
 async fn killed_and_back_after_40_seconds() {
     let redis = Redis::start(Options::default()).await;
     let scene = Scene::start(nodes(&redis.url()).await).await;
@@ -45,7 +44,6 @@ async fn killed_and_back_after_40_seconds() {
 }
 
 #[tokio::test]
-#[ignore = "slow"]
 async fn killed_and_back_after_40_seconds_with_all_it_kept() {
     let redis = Redis::start(Options::default().persistent()).await;
     let scene = Scene::start_kept(nodes(&redis.url()).await).await;
