@@ -169,8 +169,10 @@ pub async fn a_dropped_connection_leaves_nothing<F: BusFixture>() {
 pub async fn a_cut_bus_that_keeps_nothing_is_told_as_a_gap_and_goes_on<F: BusFixture>() {
     let fixture = F::start().await;
     let (hub, far) = (forgetful(&fixture.bus()).await, forgetful(&fixture.bus()).await);
-    let mut client = Client::connect(&hub, "u").await;
-    client.join("r").await;
+    let bus = fixture.bus();
+    let (r, u) = (beside_everyone(&bus, "r", room), beside_everyone(&bus, "u", user));
+    let mut client = Client::connect(&hub, &u).await;
+    client.join(&r).await;
     fixture.break_links().await;
     let mut gaps = Vec::new();
     for _ in 0..2 {
@@ -179,9 +181,9 @@ pub async fn a_cut_bus_that_keeps_nothing_is_told_as_a_gap_and_goes_on<F: BusFix
         gaps.push(gap["payload"]["roomId"].as_str().map(str::to_owned));
     }
     gaps.sort();
-    assert_eq!(gaps, [None, Some("r".to_owned())]);
-    publish(&far, news(&room("r"), 1)).await;
-    publish(&far, news(&user("u"), 2)).await;
+    assert_eq!(gaps, [None, Some(r.clone())]);
+    publish(&far, news(&room(&r), 1)).await;
+    publish(&far, news(&user(&u), 2)).await;
     client.hears(1).await;
     client.hears(2).await;
 }
