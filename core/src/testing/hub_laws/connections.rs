@@ -212,8 +212,7 @@ pub async fn an_absent_bus_takes_no_joins_and_no_connections<F: BusFixture>() {
 
 /// A node that keeps nothing, whatever its bus can.
 async fn forgetful(bus: &Arc<dyn Bus>) -> Hub {
-    let mut nothing = TopicOptions::default();
-    nothing.retention = None;
+    let nothing = TopicOptions { retention: None, ..TopicOptions::default() };
     let builder = Hub::builder(Arc::clone(bus), Arc::new(Anonymous), Arc::new(AllowAll));
     let builder = builder.topics(TopicRules::all(nothing)).shards(2);
     builder.start().await.expect("the bus is there")

@@ -18,8 +18,8 @@ use crate::{
 async fn keeping(bus: &Arc<dyn Bus>, count: u32, change: impl FnOnce(&mut Limits)) -> Hub {
     let mut limits = Limits::default();
     change(&mut limits);
-    let mut options = TopicOptions::default();
-    options.retention = Some(Retention { count, age: Duration::from_secs(600) });
+    let retention = Some(Retention { count, age: Duration::from_secs(600) });
+    let options = TopicOptions { retention, ..TopicOptions::default() };
     let builder = Hub::builder(Arc::clone(bus), Arc::new(Anonymous), Arc::new(AllowAll));
     let builder = builder.topics(TopicRules::all(options)).limits(limits).shards(2);
     builder.start().await.expect("the bus is there")

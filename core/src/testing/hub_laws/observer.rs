@@ -91,8 +91,7 @@ impl Handler for Panics {
 /// A hub that keeps nothing, so that a cut link means a gap.
 async fn hub(bus: &Arc<dyn Bus>, observer: Arc<dyn Observer>, limits: Limits) -> Hub {
     let builder = Hub::builder(Arc::clone(bus), Arc::new(ByToken), Arc::new(AllowAll));
-    let mut nothing = TopicOptions::default();
-    nothing.retention = None;
+    let nothing = TopicOptions { retention: None, ..TopicOptions::default() };
     let builder = builder.observer(observer).handler(Arc::new(Panics)).limits(limits);
     let builder = builder.topics(TopicRules::all(nothing));
     builder.shards(2).start().await.expect("the bus is there")
@@ -174,8 +173,7 @@ pub async fn a_lost_link_and_its_gaps_are_told<F: BusFixture>() {
 /// Refusals, rate limits and slow clients are told.
 pub async fn who_is_refused_or_too_slow_or_too_fast_is_told<F: BusFixture>() {
     let (fixture, diary) = (F::start().await, Arc::new(Diary::default()));
-    let mut limits = Limits::default();
-    limits.connections_per_user = 1;
+    let mut limits = Limits { connections_per_user: 1, ..Limits::default() };
     (limits.message_rate, limits.message_burst) = (1, 1);
     (limits.outbox_bytes, limits.write_deadline) = (4096, Duration::from_secs(600));
     let hub = hub(&fixture.bus(), diary.clone(), limits).await;
@@ -237,8 +235,8 @@ pub async fn what_is_dropped_of_a_slow_client_is_told_as_a_gap<F: BusFixture>() 
 /// A write beyond its deadline is told.
 pub async fn a_write_that_takes_too_long_is_told<F: BusFixture>() {
     let (fixture, diary) = (F::start().await, Arc::new(Diary::default()));
-    let mut limits = Limits::default();
-    limits.write_deadline = Duration::from_millis(10);
+    let write_deadline = Duration::from_millis(10);
+    let limits = Limits { write_deadline, ..Limits::default() };
     let hub = hub(&fixture.bus(), diary.clone(), limits).await;
     let _slow = connect(&hub, "slow").await;
     let bulk = Message::of("bulk", &"x".repeat(8192)).expect("JSON");

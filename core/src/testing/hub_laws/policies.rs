@@ -10,10 +10,8 @@ use crate::{
 
 /// A hub whose clients may have 2 KiB waiting.
 async fn hub_of(bus: &Arc<dyn Bus>, policy: SlowPolicy) -> Hub {
-    let mut limits = Limits::default();
-    limits.outbox_bytes = 2048;
-    let mut options = TopicOptions::default();
-    options.slow = policy;
+    let limits = Limits { outbox_bytes: 2048, ..Limits::default() };
+    let mut options = TopicOptions { slow: policy, ..TopicOptions::default() };
     if let Some(retention) = &mut options.retention {
         retention.count = 10_000;
     }

@@ -11,11 +11,10 @@ use crate::{
 use serde_json::json;
 
 async fn showing(bus: &Arc<dyn Bus>, change: impl FnOnce(&mut Limits)) -> Hub {
-    let mut limits = Limits::default();
-    limits.presence_linger = Duration::from_millis(100);
+    let linger = Duration::from_millis(100);
+    let mut limits = Limits { presence_linger: linger, ..Limits::default() };
     change(&mut limits);
-    let mut options = TopicOptions::default();
-    options.presence = true;
+    let options = TopicOptions { presence: true, ..TopicOptions::default() };
     let builder = Hub::builder(Arc::clone(bus), Arc::new(Anonymous), Arc::new(AllowAll));
     let builder = builder.topics(TopicRules::all(options)).limits(limits).shards(2);
     builder.start().await.expect("the bus is there")
