@@ -1,4 +1,4 @@
-//! The in-process bus keeps every law of a bus.
+//! The in-process bus keeps every law of a bus, and hubs on it those of a hub.
 
 use std::sync::Arc;
 
@@ -27,9 +27,20 @@ impl BusFixture for Fixture {
     async fn lose_store(&self) {
         self.0.flush();
     }
+
+    async fn set_available(&self, available: bool) {
+        self.0.set_available(available);
+    }
 }
 
 tidings_core::bus_laws!(Fixture);
+
+/// Hubs on it keep every law of a hub.
+mod hub {
+    use super::Fixture;
+
+    tidings_core::hub_laws!(Fixture);
+}
 
 /// It keeps them also when it keeps no history.
 mod without_history {
@@ -56,7 +67,21 @@ mod without_history {
         async fn lose_store(&self) {
             self.0.lose_store().await;
         }
+
+        async fn set_available(&self, available: bool) {
+            self.0.set_available(available).await;
+        }
     }
 
     tidings_core::bus_laws!(Forgetful);
+
+    /// A hub on it tells a lost link as a gap.
+    #[test]
+    fn a_cut_bus_that_keeps_nothing_is_told_as_a_gap_and_goes_on() {
+        use tidings_core::testing::{bus_laws, hub_laws::connections};
+
+        bus_laws::run(connections::a_cut_bus_that_keeps_nothing_is_told_as_a_gap_and_goes_on::<
+            Forgetful,
+        >());
+    }
 }

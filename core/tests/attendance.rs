@@ -45,3 +45,19 @@ async fn a_loss_is_noticed_although_somebody_comes_right_after_it() {
         present(1).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lost_its_claims_knows_nobody_until_the_next_renewal() {
+    let started = tokio::time::Instant::now();
+    let mut config = Config::default();
+    config.clock = Arc::new(move || started.elapsed());
+    let bus = MemoryBus::new(config);
+    let hub = showing(&bus).await;
+    let mut client = Client::connect(&hub, "u").await;
+    client.join("r").await;
+    until(|| async { hub.count_present(&room("r")).await.is_ok_and(|n| n == 1) }).await;
+    bus.flush();
+    assert_eq!(hub.count_present(&room("r")).await.expect("it is there"), 0);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    until(|| async { hub.count_present(&room("r")).await.is_ok_and(|n| n == 1) }).await;
+}

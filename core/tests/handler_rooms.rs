@@ -1,7 +1,6 @@
 //! A handler puts its client into rooms and takes it out again.
 
 #![cfg(feature = "testing")]
-#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
 
 mod support;
 

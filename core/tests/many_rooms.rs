@@ -1,7 +1,6 @@
 //! Rooms named in a URL, or joined later, beyond what a connection may be in: nobody is asked about them.
 
 #![cfg(feature = "testing")]
-#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
 
 mod support;
 

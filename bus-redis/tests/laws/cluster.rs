@@ -40,6 +40,16 @@ impl BusFixture for Fixture {
     async fn lose_store(&self) {
         self.tenant.lose_store(&self.cluster.nodes).await;
     }
+
+    async fn set_available(&self, available: bool) {
+        self.tenant.set_available(&self.cluster.nodes, available).await;
+    }
 }
 
 tidings_core::bus_laws!(Fixture);
+
+mod hub {
+    use super::Fixture;
+
+    tidings_core::hub_laws!(Fixture);
+}

@@ -1,4 +1,4 @@
-//! The Redis bus keeps every law of a bus, on real servers of each topology.
+//! The Redis bus keeps every law of a bus, and hubs on it those of a hub, on real servers of each topology.
 
 mod cluster;
 mod sentinel;

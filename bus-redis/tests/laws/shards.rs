@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use tidings_bus_redis::RedisConfig;
 use tidings_core::Bus;
 use tidings_core::testing::bus_laws::BusFixture;
 use tidings_redis_testing::{Options, Redis};
 
 use crate::Nodes;
+use crate::tenant::Tenant;
 
 struct Fixture {
     nodes: Nodes,
+    tenant: Tenant,
     redis: [Redis; 3],
 }
 
@@ -22,8 +23,9 @@ impl BusFixture for Fixture {
         let start = async || Redis::start(Options::default()).await;
         let redis = [start().await, start().await, start().await];
         let hosts = redis.each_ref().map(|redis| redis.address().to_string());
-        let url = format!("redis://{}", hosts.join(","));
-        Self { nodes: Nodes::start(&url, RedisConfig::default()).await, redis }
+        let tenant = Tenant::create(&redis).await;
+        let url = format!("redis://{}:secret@{}", tenant.name, hosts.join(","));
+        Self { nodes: Nodes::start(&url, tenant.config()).await, tenant, redis }
     }
 
     fn bus(&self) -> Arc<dyn Bus> {
@@ -41,6 +43,16 @@ impl BusFixture for Fixture {
             redis.cli(&["FLUSHALL"]).await.ok();
         }
     }
+
+    async fn set_available(&self, available: bool) {
+        self.tenant.set_available(&self.redis, available).await;
+    }
 }
 
 tidings_core::bus_laws!(Fixture);
+
+mod hub {
+    use super::Fixture;
+
+    tidings_core::hub_laws!(Fixture);
+}

@@ -1,4 +1,4 @@
-//! A law's own part of servers that are slow to start and therefore shared by laws: a prefix and a user of its own.
+//! A law's own part of servers, which it may share with other laws: a prefix and a user of its own.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -56,6 +56,17 @@ impl Tenant {
     pub(crate) async fn break_links(&self, servers: &[Redis]) {
         for server in servers {
             server.cli(&["CLIENT", "KILL", "TYPE", "pubsub", "USER", &self.name]).await.ok();
+        }
+    }
+
+    /// Shuts it out and ends its connections, or lets it in again.
+    pub(crate) async fn set_available(&self, servers: &[Redis], available: bool) {
+        for server in servers {
+            let switch = if available { "on" } else { "off" };
+            server.cli(&["ACL", "SETUSER", &self.name, switch]).await.ok();
+            if !available {
+                server.cli(&["CLIENT", "KILL", "USER", &self.name]).await.ok();
+            }
         }
     }
 

@@ -36,6 +36,9 @@ use crate::{Bus, ClientId, Delivery, Except, Message, MessageType, Publication, 
 ///     async fn lose_store(&self) {
 ///         self.0.flush();
 ///     }
+///     async fn set_available(&self, available: bool) {
+///         self.0.set_available(available);
+///     }
 /// }
 ///
 /// tidings_core::bus_laws!(Fixture);
@@ -60,6 +63,9 @@ pub trait BusFixture: Sized {
     /// Empties the store under all nodes, as a flush does: history and presence are lost. Links may break, and the
     /// bus may be away for some seconds afterwards. Never called where the bus has neither.
     fn lose_store(&self) -> impl Future<Output = ()>;
+
+    /// Takes the bus away from all nodes, or brings it back: links end, calls fail and nothing is lost of what is kept.
+    fn set_available(&self, available: bool) -> impl Future<Output = ()>;
 }
 
 /// Makes one `#[test]` of each law of a [`Bus`](crate::Bus) and of what it keeps, for a

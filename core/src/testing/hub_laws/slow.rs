@@ -1,22 +1,22 @@
 //! What becomes of a client that takes nothing more: the hub still does everything else for it, in bounded time.
 
-#![cfg(feature = "testing")]
-#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
-
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidings_bus_memory::MemoryBus;
-use tidings_core::testing::MemoryPipe;
-use tidings_core::{
-    AllowAll, Anonymous, CloseReason, ConnectOptions, Event, Frame, FrameReader, FrameWriter, Hub,
-    Identity, Limits, Message, Observer, Publication, ReadError, TenantId, Topic, Transport,
+use tokio::sync::watch;
+
+use super::scene::{PATIENCE, in_time, until};
+use crate::testing::MemoryPipe;
+use crate::testing::bus_laws::BusFixture;
+use crate::testing::script::in_background;
+use crate::{
+    AllowAll, Anonymous, Bus, CloseReason, ConnectOptions, Event, Frame, FrameReader, FrameWriter,
+    Hub, Identity, Limits, Message, Observer, Publication, ReadError, TenantId, Topic, Transport,
     TransportInfo, UserId,
 };
-use tokio::sync::watch;
 
 /// A socket of which the test says how many bytes it takes still.
 #[derive(Clone)]
@@ -118,12 +118,11 @@ impl Ends {
     }
 }
 
-async fn hub(change: impl FnOnce(&mut Limits)) -> (Hub, Ends) {
+async fn hub(bus: Arc<dyn Bus>, change: impl FnOnce(&mut Limits)) -> (Hub, Ends) {
     let (mut limits, ends) = (Limits::default(), Ends::default());
     // Longer than a test waits: what ends before that has not waited for it.
     (limits.write_deadline, limits.close_deadline) = (PATIENCE * 2, Duration::from_millis(100));
     change(&mut limits);
-    let bus = Arc::new(MemoryBus::default());
     let builder = Hub::builder(bus, Arc::new(Anonymous), Arc::new(AllowAll));
     let builder = builder.limits(limits).observer(Arc::new(ends.clone()));
     (builder.start().await.expect("the bus is there"), ends)
@@ -138,7 +137,7 @@ async fn connect_as(hub: &Hub, who: Identity, more: usize) -> Socket {
     let attached = hub.attach(who, ConnectOptions::default(), MemoryPipe::info());
     let attachment = in_time(attached).await.expect("it is taken in");
     let socket = Socket::new(1 << 20);
-    tokio::spawn(attachment.serve(socket.clone()));
+    in_background(attachment.serve(socket.clone()));
     until(async || !socket.written.lock().expect("not poisoned").is_empty()).await;
     socket.room.send_replace(more);
     socket
@@ -153,23 +152,10 @@ async fn publish(hub: &Hub, bytes: usize) {
     in_time(hub.publish(Publication::new(user(), message))).await.expect("the bus takes it");
 }
 
-/// Asks until it is so.
-async fn until(mut is_so: impl AsyncFnMut() -> bool) {
-    in_time(async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-}
-
-async fn in_time<T>(answer: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, answer).await.expect("it comes in time")
-}
-
-#[tokio::test]
-async fn a_full_outbox_ends_at_once_although_a_write_waits() {
-    let (hub, ends) = hub(|limits| limits.outbox_bytes = 4000).await;
+/// A full outbox ends the connection at once, also while a write waits, and the reason is told.
+pub async fn a_full_outbox_ends_at_once_although_a_write_waits<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (hub, ends) = hub(fixture.bus(), |limits| limits.outbox_bytes = 4000).await;
     let socket = connect(&hub, 0).await;
     for _ in 0..5 {
         publish(&hub, 1000).await;
@@ -178,9 +164,10 @@ async fn a_full_outbox_ends_at_once_although_a_write_waits() {
     assert_eq!((ends.one().await, socket.closed()), (Some(4008), Some(CloseReason::TOO_SLOW)));
 }
 
-#[tokio::test]
-async fn a_frame_that_has_begun_is_finished_before_the_reason_is_told() {
-    let (hub, ends) = hub(|limits| {
+/// A frame that has begun is finished, and nothing but the reason comes after it.
+pub async fn a_frame_that_has_begun_is_finished_before_the_reason_is_told<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (hub, ends) = hub(fixture.bus(), |limits| {
         limits.outbox_bytes = 4000;
         limits.close_deadline = PATIENCE;
     })
@@ -199,25 +186,30 @@ async fn a_frame_that_has_begun_is_finished_before_the_reason_is_told() {
     assert_eq!(written.len() - before, 4 + length as usize, "one whole frame and nothing after it");
 }
 
-#[tokio::test]
-async fn half_a_frame_that_nobody_takes_is_cut_and_seen_as_too_slow() {
-    let (hub, ends) = hub(|limits| limits.write_deadline = Duration::from_millis(100)).await;
+/// Half a frame that nobody takes any further is cut, and observers see 4008.
+pub async fn half_a_frame_that_nobody_takes_is_cut_and_seen_as_too_slow<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (hub, ends) =
+        hub(fixture.bus(), |limits| limits.write_deadline = Duration::from_millis(100)).await;
     let socket = connect(&hub, 10).await;
     publish(&hub, 1000).await;
     assert_eq!((ends.one().await, socket.closed()), (Some(4008), None));
 }
 
-#[tokio::test]
-async fn a_frame_whose_turn_does_not_come_ends_the_connection() {
-    let (hub, ends) = hub(|limits| limits.write_deadline = Duration::from_millis(100)).await;
+/// A frame that does not begin within the write deadline ends the connection with 4008.
+pub async fn a_frame_whose_turn_does_not_come_ends_the_connection<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (hub, ends) =
+        hub(fixture.bus(), |limits| limits.write_deadline = Duration::from_millis(100)).await;
     let socket = connect(&hub, 0).await;
     publish(&hub, 1000).await;
     assert_eq!((ends.one().await, socket.closed()), (Some(4008), Some(CloseReason::TOO_SLOW)));
 }
 
-#[tokio::test]
-async fn a_token_expires_although_a_write_waits() {
-    let (hub, ends) = hub(|limits| {
+/// A token expires also while a write waits.
+pub async fn a_token_expires_although_a_write_waits<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (hub, ends) = hub(fixture.bus(), |limits| {
         limits.token_leeway = Duration::ZERO;
         limits.heartbeat = Duration::from_secs(2);
     })
@@ -242,5 +234,3 @@ async fn a_token_expires_although_a_write_waits() {
     socket.room.send_replace(1 << 20);
     assert_eq!((ends.one().await, socket.closed().map(|r| r.code)), (Some(4001), Some(4001)));
 }
-
-const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,28 +1,21 @@
 //! Who is in a room, over two nodes on one bus.
 
-#![cfg(feature = "testing")]
-#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-use tidings_bus_memory::{Config, MemoryBus};
-use tidings_core::{
-    AllowAll, Anonymous, AttachError, ConnectOptions, Hub, Limits, TopicOptions, TopicRules,
+use super::scene::*;
+use crate::testing::bus_laws::BusFixture;
+use crate::{
+    AllowAll, Anonymous, AttachError, Bus, ConnectOptions, Hub, Limits, TopicOptions, TopicRules,
 };
+use serde_json::json;
 
-use support::*;
-
-async fn showing(bus: &MemoryBus, change: impl FnOnce(&mut Limits)) -> Hub {
-    let mut limits = Limits::default();
-    limits.presence_linger = Duration::from_millis(100);
+async fn showing(bus: &Arc<dyn Bus>, change: impl FnOnce(&mut Limits)) -> Hub {
+    let linger = Duration::from_millis(100);
+    let mut limits = Limits { presence_linger: linger, ..Limits::default() };
     change(&mut limits);
-    let mut options = TopicOptions::default();
-    options.presence = true;
-    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), Arc::new(AllowAll));
+    let options = TopicOptions { presence: true, ..TopicOptions::default() };
+    let builder = Hub::builder(Arc::clone(bus), Arc::new(Anonymous), Arc::new(AllowAll));
     let builder = builder.topics(TopicRules::all(options)).limits(limits).shards(2);
     builder.start().await.expect("the bus is there")
 }
@@ -35,10 +28,12 @@ async fn join_and_see(client: &mut Client, room: &str) -> serde_json::Value {
     client.next("room:joined").await["payload"]["members"].clone()
 }
 
-#[tokio::test]
-async fn a_user_comes_with_the_first_connection_and_goes_with_the_last_over_all_nodes() {
-    let bus = MemoryBus::default();
-    let hubs = [showing(&bus, |_| {}).await, showing(&bus, |_| {}).await];
+/// A user is in a room from its first to its last connection on any node, and only that is told.
+pub async fn a_user_comes_with_the_first_connection_and_goes_with_the_last_over_all_nodes<
+    F: BusFixture,
+>() {
+    let fixture = F::start().await;
+    let hubs = [showing(&fixture.bus(), |_| {}).await, showing(&fixture.bus(), |_| {}).await];
     let mut watcher = Client::connect(&hubs[0], "w").await;
     assert_eq!(join_and_see(&mut watcher, "r").await, json!(["w"]));
     let mut first = Client::connect(&hubs[0], "u").await;
@@ -58,10 +53,11 @@ async fn a_user_comes_with_the_first_connection_and_goes_with_the_last_over_all_
     assert_eq!(hubs[1].count_present(&room("r")).await.expect("it is there"), 1);
 }
 
-#[tokio::test]
-async fn who_comes_back_at_once_was_not_away() {
-    let bus = MemoryBus::default();
-    let hub = showing(&bus, |limits| limits.presence_linger = Duration::from_secs(600)).await;
+/// Who comes back within `presence_linger` was not away.
+pub async fn who_comes_back_at_once_was_not_away<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub =
+        showing(&fixture.bus(), |limits| limits.presence_linger = Duration::from_secs(600)).await;
     let mut watcher = Client::connect(&hub, "w").await;
     join_and_see(&mut watcher, "r").await;
     for n in 0..3 {
@@ -76,10 +72,10 @@ async fn who_comes_back_at_once_was_not_away() {
     watcher.hears(1).await;
 }
 
-#[tokio::test]
-async fn rooms_without_presence_show_nobody() {
-    let bus = MemoryBus::default();
-    let hub = hub(&bus).await;
+/// Rooms that show no presence show nobody.
+pub async fn rooms_without_presence_show_nobody<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub(&fixture.bus()).await;
     let mut watcher = Client::connect(&hub, "w").await;
     assert_eq!(join_and_see(&mut watcher, "r").await, json!(null));
     let options =
@@ -91,11 +87,11 @@ async fn rooms_without_presence_show_nobody() {
     watcher.hears(1).await;
 }
 
-#[tokio::test]
-async fn a_user_has_so_many_connections_over_all_nodes() {
-    let bus = MemoryBus::default();
+/// Connections of a user are counted over all nodes.
+pub async fn a_user_has_so_many_connections_over_all_nodes<F: BusFixture>() {
+    let fixture = F::start().await;
     let limit = |limits: &mut Limits| limits.connections_per_user = 2;
-    let hubs = [showing(&bus, limit).await, showing(&bus, limit).await];
+    let hubs = [showing(&fixture.bus(), limit).await, showing(&fixture.bus(), limit).await];
     let _first = Client::connect(&hubs[0], "u").await;
     let second = Client::connect(&hubs[1], "u").await;
     for hub in &hubs {
@@ -105,26 +101,22 @@ async fn a_user_has_so_many_connections_over_all_nodes() {
     until(|| async { attach(&hubs[0], "u").await.is_ok() }).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_store_that_lost_its_claims_gets_them_again() {
-    let started = tokio::time::Instant::now();
-    let mut config = Config::default();
-    config.clock = Arc::new(move || started.elapsed());
-    let bus = MemoryBus::new(config);
-    let hub = showing(&bus, |_| {}).await;
+/// A store that lost who is where learns it again.
+pub async fn a_store_that_lost_its_claims_gets_them_again<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = showing(&fixture.bus(), |_| {}).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("r").await;
     until(|| async { hub.count_present(&room("r")).await.is_ok_and(|n| n == 1) }).await;
-    bus.flush();
-    assert_eq!(hub.count_present(&room("r")).await.expect("it is there"), 0);
-    tokio::time::sleep(Duration::from_secs(11)).await;
+    fixture.lose_store().await;
+    // The node finds it at the next renewal of its lease.
     until(|| async { hub.count_present(&room("r")).await.is_ok_and(|n| n == 1) }).await;
 }
 
-#[tokio::test]
-async fn rooms_in_the_request_are_shown_too_also_to_who_comes_back() {
-    let bus = MemoryBus::default();
-    let hub = showing(&bus, |_| {}).await;
+/// Rooms in the request show who is there, also to who comes back.
+pub async fn rooms_in_the_request_are_shown_too_also_to_who_comes_back<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = showing(&fixture.bus(), |_| {}).await;
     let mut other = Client::connect(&hub, "o").await;
     other.join("r").await;
     let options = |cursor| ConnectOptions {

@@ -1,58 +1,66 @@
 //! What becomes of a client that is too slow, by the policy of the topic.
 
-#![cfg(feature = "testing")]
-#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
-
-mod support;
-
 use std::sync::Arc;
 
-use tidings_bus_memory::MemoryBus;
-use tidings_core::{AllowAll, Anonymous, Hub, Limits, SlowPolicy, TopicOptions, TopicRules};
-
-use support::*;
+use super::scene::*;
+use crate::testing::bus_laws::BusFixture;
+use crate::{
+    AllowAll, Anonymous, Bus, Hub, Limits, Publication, SlowPolicy, TopicOptions, TopicRules,
+};
 
 /// A hub whose clients may have 2 KiB waiting.
-async fn hub_of(policy: SlowPolicy) -> Hub {
-    let mut limits = Limits::default();
-    limits.outbox_bytes = 2048;
-    let mut options = TopicOptions::default();
-    options.slow = policy;
+async fn hub_of(bus: &Arc<dyn Bus>, policy: SlowPolicy) -> Hub {
+    let limits = Limits { outbox_bytes: 2048, ..Limits::default() };
+    let mut options = TopicOptions { slow: policy, ..TopicOptions::default() };
     if let Some(retention) = &mut options.retention {
         retention.count = 10_000;
     }
-    let bus = Arc::new(MemoryBus::default());
-    let builder = Hub::builder(bus, Arc::new(Anonymous), Arc::new(AllowAll));
-    builder.topics(TopicRules::all(options)).limits(limits).start().await.expect("the bus is there")
+    let builder = Hub::builder(Arc::clone(bus), Arc::new(Anonymous), Arc::new(AllowAll));
+    builder
+        .topics(TopicRules::all(options))
+        .limits(limits)
+        .shards(1)
+        .start()
+        .await
+        .expect("the bus is there")
 }
 
 /// Publishes far more than the pipe and the outbox take while the client reads nothing.
-async fn flood(hub: &Hub) {
+async fn flood(hub: &Hub, publication: impl Fn(u32) -> Publication) {
+    let mut witness = Client::connect(hub, "witness").await;
+    witness.join("r").await;
     for n in 0..MANY {
-        publish(hub, news(&room("r"), n)).await;
+        publish(hub, publication(n)).await;
+        witness.hears(n).await;
     }
-    // What is published has passed the shard once a question about it is answered.
+    // There is one shard: what the witness heard has passed everybody once a question about it is answered.
     hub.stats().await;
 }
 
-#[tokio::test]
-async fn by_default_it_is_disconnected_and_may_resume() {
-    let hub = hub_of(SlowPolicy::Disconnect).await;
+fn to_room(n: u32) -> Publication {
+    news(&room("r"), n)
+}
+
+/// Without another policy a client that is too slow is disconnected with 4008.
+pub async fn by_default_it_is_disconnected_and_may_resume<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub_of(&fixture.bus(), SlowPolicy::Disconnect).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("r").await;
-    flood(&hub).await;
+    flood(&hub, to_room).await;
     while let Some(text) = in_time(client.pipe.next()).await {
         assert!(text.contains("\"news\""), "{text}");
     }
     assert_eq!(client.pipe.closed().map(|reason| reason.code), Some(4008));
 }
 
-#[tokio::test]
-async fn what_was_skipped_is_refilled_from_the_history() {
-    let hub = hub_of(SlowPolicy::Refill).await;
+/// Under `Refill` a slow client gets everything, from the history.
+pub async fn what_was_skipped_is_refilled_from_the_history<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub_of(&fixture.bus(), SlowPolicy::Refill).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("r").await;
-    flood(&hub).await;
+    flood(&hub, to_room).await;
     for n in 0..MANY {
         client.hears(n).await;
     }
@@ -60,12 +68,13 @@ async fn what_was_skipped_is_refilled_from_the_history() {
     client.hears(MANY).await;
 }
 
-#[tokio::test]
-async fn the_oldest_are_dropped_and_a_gap_stands_in_their_place() {
-    let hub = hub_of(SlowPolicy::DropOldest).await;
+/// Under `DropOldest` a `gap` stands wherever messages were dropped.
+pub async fn the_oldest_are_dropped_and_a_gap_stands_in_their_place<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub_of(&fixture.bus(), SlowPolicy::DropOldest).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("r").await;
-    flood(&hub).await;
+    flood(&hub, to_room).await;
     let (mut last, mut gaps) = (None, 0);
     while last != Some(u64::from(MANY) - 1) {
         let text = in_time(client.pipe.next()).await.expect("it goes on");
@@ -89,17 +98,18 @@ async fn the_oldest_are_dropped_and_a_gap_stands_in_their_place() {
     assert!(gaps > 0);
 }
 
-#[tokio::test]
-async fn only_the_latest_of_a_key_stays() {
-    let hub = hub_of(SlowPolicy::KeepLatest).await;
+/// Under `KeepLatest` a slow client gets the latest of each key, in order.
+pub async fn only_the_latest_of_a_key_stays<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub_of(&fixture.bus(), SlowPolicy::KeepLatest).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("r").await;
-    for n in 0..MANY {
-        let mut publication = news(&room("r"), n);
+    flood(&hub, |n| {
+        let mut publication = to_room(n);
         publication.conflation_key = Some((n % 3).to_string());
-        publish(&hub, publication).await;
-    }
-    hub.stats().await;
+        publication
+    })
+    .await;
     let mut latest = [None; 3];
     while latest != [MANY - 3, MANY - 2, MANY - 1].map(Some).map(|n| n.map(u64::from)) {
         let number = client.next("news").await["payload"].as_u64().expect("a number");

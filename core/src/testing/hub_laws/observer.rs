@@ -1,16 +1,16 @@
 //! What an observer is told, and that one with a bug harms nobody.
 
-#![cfg(feature = "testing")]
-#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings_bus_memory::MemoryBus;
-use tidings_core::testing::{MemoryPipe, PipeClient};
-use tidings_core::{
-    AllowAll, AuthError, Authenticator, CloseReason, ConnectOptions, ConnectRequest, Context,
+
+use super::scene::{in_time, until};
+use crate::testing::bus_laws::BusFixture;
+use crate::testing::script::in_background;
+use crate::testing::{MemoryPipe, PipeClient};
+use crate::{
+    AllowAll, AuthError, Authenticator, Bus, CloseReason, ConnectOptions, ConnectRequest, Context,
     Event, Handler, HandlerError, Hub, Identity, Limits, Message, Observer, Publication, Reply,
     SlowPolicy, TenantId, Topic, TopicOptions, TopicRules, UserId,
 };
@@ -41,7 +41,7 @@ impl Diary {
 
     /// Waits until a line has been written so often.
     async fn has(&self, line: &str, times: usize) {
-        until(|| self.count(line) >= times).await;
+        until(async || self.count(line) >= times).await;
         assert_eq!(self.count(line), times, "{line}: {:?}", self.0.lock().expect("no panic"));
     }
 }
@@ -89,10 +89,9 @@ impl Handler for Panics {
 }
 
 /// A hub that keeps nothing, so that a cut link means a gap.
-async fn hub(bus: &MemoryBus, observer: Arc<dyn Observer>, limits: Limits) -> Hub {
-    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(ByToken), Arc::new(AllowAll));
-    let mut nothing = TopicOptions::default();
-    nothing.retention = None;
+async fn hub(bus: &Arc<dyn Bus>, observer: Arc<dyn Observer>, limits: Limits) -> Hub {
+    let builder = Hub::builder(Arc::clone(bus), Arc::new(ByToken), Arc::new(AllowAll));
+    let nothing = TopicOptions { retention: None, ..TopicOptions::default() };
     let builder = builder.observer(observer).handler(Arc::new(Panics)).limits(limits);
     let builder = builder.topics(TopicRules::all(nothing));
     builder.shards(2).start().await.expect("the bus is there")
@@ -103,7 +102,7 @@ async fn connect(hub: &Hub, user: &str) -> PipeClient {
     let options = ConnectOptions::default();
     let attached = hub.attach(identity.expect("a user"), options, MemoryPipe::info()).await;
     let (server, mut client) = MemoryPipe::new(4096);
-    tokio::spawn(attached.expect("it is taken in").serve(server));
+    in_background(attached.expect("it is taken in").serve(server));
     hears(&mut client, "connected").await;
     client
 }
@@ -113,28 +112,14 @@ async fn hears(client: &mut PipeClient, kind: &str) {
     assert!(message.starts_with(&format!("{{\"type\":\"{kind}\"")), "{message}");
 }
 
-async fn in_time<T>(answer: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), answer).await.expect("it comes in time")
-}
-
-/// Asks until it is so: an event may come a moment after what it tells of.
-async fn until(is_so: impl Fn() -> bool) {
-    in_time(async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-}
-
 fn to_all(kind: &str) -> Publication {
     Publication::new(Topic::everyone(TenantId::default()), Message::empty(kind).expect("a type"))
 }
 
-#[tokio::test]
-async fn a_connection_is_told_from_its_first_to_its_last_event() {
-    let (bus, diary) = (MemoryBus::default(), Arc::new(Diary::default()));
-    let hub = hub(&bus, diary.clone(), Limits::default()).await;
+/// Everything that happens to a connection is told, each once.
+pub async fn a_connection_is_told_from_its_first_to_its_last_event<F: BusFixture>() {
+    let (fixture, diary) = (F::start().await, Arc::new(Diary::default()));
+    let hub = hub(&fixture.bus(), diary.clone(), Limits::default()).await;
     diary.has("LinkUp { partition: 0 }", 1).await;
     assert!(hub.authenticate(&ConnectRequest::default()).await.is_err());
     diary.has("Authenticated { outcome: Err(Missing) }", 1).await;
@@ -146,7 +131,7 @@ async fn a_connection_is_told_from_its_first_to_its_last_event() {
     hears(&mut ada, "news").await;
     hears(&mut bob, "news").await;
     diary.has("published true", 1).await;
-    until(|| receivers(&diary) >= 2).await;
+    until(async || receivers(&diary) >= 2).await;
     assert_eq!(receivers(&diary), 2);
     assert!(diary.count("Subscribed { topics:") > 0);
     assert!(hub.publish(to_all("connected")).await.is_err());
@@ -161,7 +146,7 @@ async fn a_connection_is_told_from_its_first_to_its_last_event() {
     diary.has("closed memory Some(1000)", 1).await;
     // One in `on_message`, and one in each `on_disconnect`.
     diary.has("Panicked", 3).await;
-    until(|| diary.count("written") > 0).await;
+    until(async || diary.count("written") > 0).await;
 }
 
 /// The receivers of all passes.
@@ -172,12 +157,12 @@ fn receivers(diary: &Diary) -> usize {
     counts.map(|count| count.parse::<usize>().expect("a number")).sum()
 }
 
-#[tokio::test]
-async fn a_lost_link_and_its_gaps_are_told() {
-    let (bus, diary) = (MemoryBus::default(), Arc::new(Diary::default()));
-    let hub = hub(&bus, diary.clone(), Limits::default()).await;
+/// A lost link, its return and the gaps it caused are told.
+pub async fn a_lost_link_and_its_gaps_are_told<F: BusFixture>() {
+    let (fixture, diary) = (F::start().await, Arc::new(Diary::default()));
+    let hub = hub(&fixture.bus(), diary.clone(), Limits::default()).await;
     let mut ada = connect(&hub, "ada").await;
-    bus.cut_links();
+    fixture.break_links().await;
     hears(&mut ada, "gap").await;
     diary.has("LinkLost { partition: 0 }", 1).await;
     diary.has("LinkUp { partition: 0 }", 2).await;
@@ -185,14 +170,13 @@ async fn a_lost_link_and_its_gaps_are_told() {
     assert!(diary.count("Subscribed { topics:") >= 2);
 }
 
-#[tokio::test]
-async fn who_is_refused_or_too_slow_or_too_fast_is_told() {
-    let (bus, diary) = (MemoryBus::default(), Arc::new(Diary::default()));
-    let mut limits = Limits::default();
-    limits.connections_per_user = 1;
+/// Refusals, rate limits and slow clients are told.
+pub async fn who_is_refused_or_too_slow_or_too_fast_is_told<F: BusFixture>() {
+    let (fixture, diary) = (F::start().await, Arc::new(Diary::default()));
+    let mut limits = Limits { connections_per_user: 1, ..Limits::default() };
     (limits.message_rate, limits.message_burst) = (1, 1);
     (limits.outbox_bytes, limits.write_deadline) = (4096, Duration::from_secs(600));
-    let hub = hub(&bus, diary.clone(), limits).await;
+    let hub = hub(&fixture.bus(), diary.clone(), limits).await;
     let mut fast = connect(&hub, "fast").await;
     let second = Identity::user(UserId::new("fast").expect("a name"));
     assert!(hub.attach(second, ConnectOptions::default(), MemoryPipe::info()).await.is_err());
@@ -210,19 +194,18 @@ async fn who_is_refused_or_too_slow_or_too_fast_is_told() {
         let publication = Publication::new(Topic::everyone(TenantId::default()), bulk.clone());
         hub.publish(publication).await.expect("the bus is there");
     }
-    in_time(async { while slow.next().await.is_some() {} }).await;
     diary.has("TooSlow { bound: Bytes }", 1).await;
+    in_time(async { while slow.next().await.is_some() {} }).await;
     diary.has("closed memory Some(4008)", 1).await;
 }
 
-#[tokio::test]
-async fn what_is_dropped_of_a_slow_client_is_told_as_a_gap() {
-    let (bus, diary) = (MemoryBus::default(), Arc::new(Diary::default()));
+/// What is dropped of a slow client is told as often as the client hears of it, at least.
+pub async fn what_is_dropped_of_a_slow_client_is_told_as_a_gap<F: BusFixture>() {
+    let (fixture, diary) = (F::start().await, Arc::new(Diary::default()));
     let mut limits = Limits::default();
     (limits.outbox_bytes, limits.write_deadline) = (8192, Duration::from_secs(600));
-    let mut oldest = TopicOptions::default();
-    oldest.slow = SlowPolicy::DropOldest;
-    let builder = Hub::builder(Arc::new(bus), Arc::new(ByToken), Arc::new(AllowAll));
+    let oldest = TopicOptions { slow: SlowPolicy::DropOldest, ..TopicOptions::default() };
+    let builder = Hub::builder(fixture.bus(), Arc::new(ByToken), Arc::new(AllowAll));
     let builder = builder.observer(diary.clone()).limits(limits).topics(TopicRules::all(oldest));
     let hub = builder.shards(1).start().await.expect("the bus is there");
     let mut slow = connect(&hub, "slow").await;
@@ -235,7 +218,7 @@ async fn what_is_dropped_of_a_slow_client_is_told_as_a_gap() {
     }
     hub.stats().await;
     let count = || diary.count("Gap { reason: Slow, connections: 1 }");
-    until(|| count() > 0).await;
+    until(async || count() > 0).await;
     let told = count();
     hub.publish(to_all("last")).await.expect("the bus is there");
     let mut heard = 0;
@@ -249,12 +232,12 @@ async fn what_is_dropped_of_a_slow_client_is_told_as_a_gap() {
     assert!(heard > 0 && heard <= count() && told <= count(), "{heard} of {}", count());
 }
 
-#[tokio::test]
-async fn a_write_that_takes_too_long_is_told() {
-    let (bus, diary) = (MemoryBus::default(), Arc::new(Diary::default()));
-    let mut limits = Limits::default();
-    limits.write_deadline = Duration::from_millis(10);
-    let hub = hub(&bus, diary.clone(), limits).await;
+/// A write beyond its deadline is told.
+pub async fn a_write_that_takes_too_long_is_told<F: BusFixture>() {
+    let (fixture, diary) = (F::start().await, Arc::new(Diary::default()));
+    let write_deadline = Duration::from_millis(10);
+    let limits = Limits { write_deadline, ..Limits::default() };
+    let hub = hub(&fixture.bus(), diary.clone(), limits).await;
     let _slow = connect(&hub, "slow").await;
     let bulk = Message::of("bulk", &"x".repeat(8192)).expect("JSON");
     let publication = Publication::new(Topic::everyone(TenantId::default()), bulk);
@@ -263,17 +246,22 @@ async fn a_write_that_takes_too_long_is_told() {
     diary.has("closed memory Some(4008)", 1).await;
 }
 
-#[tokio::test]
-async fn an_observer_with_a_bug_harms_nobody() {
-    let bus = MemoryBus::default();
-    let hub = hub(&bus, Arc::new(Broken), Limits::default()).await;
+/// An observer that panics at every event harms nobody.
+pub async fn an_observer_with_a_bug_harms_nobody<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub(&fixture.bus(), Arc::new(Broken), Limits::default()).await;
     let (mut ada, mut bob) = (connect(&hub, "ada").await, connect(&hub, "bob").await);
     assert!(ada.send("{\"type\":\"ping\"}").await);
     hears(&mut ada, "pong").await;
-    bus.cut_links();
+    fixture.break_links().await;
     hears(&mut ada, "gap").await;
     hears(&mut bob, "gap").await;
-    hub.publish(to_all("news")).await.expect("the bus is there");
+    // A gap of theirs says that what goes to them arrives again.
+    for name in ["ada", "bob"] {
+        let topic = Topic::user(TenantId::default(), UserId::new(name).expect("a name"));
+        let news = Message::empty("news").expect("a type");
+        hub.publish(Publication::new(topic, news)).await.expect("the bus is there");
+    }
     hears(&mut ada, "news").await;
     hears(&mut bob, "news").await;
     assert!(ada.send("{\"type\":\"panic\"}").await);

@@ -1,20 +1,18 @@
 //! What nodes on one bus do for each other: a client is reached and disconnected from any of them.
 
-#![cfg(feature = "testing")]
-#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
-
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::Value;
-use tidings_bus_memory::MemoryBus;
-use tidings_core::testing::{MemoryPipe, PipeClient};
-use tidings_core::{
+use super::scene::in_time;
+use crate::testing::bus_laws::BusFixture;
+use crate::testing::script::in_background;
+use crate::testing::{MemoryPipe, PipeClient};
+use crate::{
     AllowAll, Anonymous, Bus, ClientId, CloseReason, ConnectOptions, Hub, Identity, Limits,
     Mailbox, Message, NodeId, Publication, PublishError, SubmitError, TenantId, Topic, Transport,
     TransportInfo, UserId,
 };
+use bytes::Bytes;
+use serde_json::Value;
 
 /// A connection that is written to by `Hub::submit` alone, as an event stream is.
 struct Stream {
@@ -47,7 +45,7 @@ impl Client {
         let (pipe, client) = MemoryPipe::new(64 * 1024);
         let id = attachment.client_id();
         let stream = Stream { mailbox: attachment.mailbox(), pipe };
-        tokio::spawn(attachment.serve(stream));
+        in_background(attachment.serve(stream));
         let mut client = Self { pipe: client, id };
         assert_eq!(client.next().await["type"], "connected");
         client
@@ -66,8 +64,8 @@ impl Client {
     }
 }
 
-async fn node(bus: &MemoryBus) -> Hub {
-    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), Arc::new(AllowAll));
+async fn node(bus: &Arc<dyn Bus>) -> Hub {
+    let builder = Hub::builder(Arc::clone(bus), Arc::new(Anonymous), Arc::new(AllowAll));
     let mut limits = Limits::default();
     (limits.message_bytes, limits.message_burst, limits.message_rate) = (1000, 6, 1);
     builder.limits(limits).shards(2).start().await.expect("the bus is there")
@@ -83,14 +81,10 @@ fn of_tenant(tenant: &str, name: &str) -> Identity {
     who
 }
 
-async fn in_time<T>(answer: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, answer).await.expect("it comes in time")
-}
-
-#[tokio::test]
-async fn a_message_is_submitted_at_any_node() {
-    let bus = MemoryBus::default();
-    let (holder, other) = (node(&bus).await, node(&bus).await);
+/// A message for a connection is taken at any node, is checked there, and counts on one budget.
+pub async fn a_message_is_submitted_at_any_node<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (holder, other) = (node(&fixture.bus()).await, node(&fixture.bus()).await);
     let ada = of_tenant("t", "ada");
     let mut client = Client::connect(&holder, ada.clone()).await;
     let id = client.id;
@@ -117,10 +111,10 @@ async fn a_message_is_submitted_at_any_node() {
     .await;
 }
 
-#[tokio::test]
-async fn whom_no_node_has_is_not_found() {
-    let bus = MemoryBus::default();
-    let (holder, other) = (node(&bus).await, node(&bus).await);
+/// A client that no node has, or has no more, is not found.
+pub async fn whom_no_node_has_is_not_found<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (holder, other) = (node(&fixture.bus()).await, node(&fixture.bus()).await);
     let nobody = ClientId::from_bits(7);
     let ping = Bytes::from_static(br#"{"type":"ping"}"#);
     let answer = in_time(other.submit(nobody, &user("ada"), ping.clone())).await;
@@ -136,10 +130,10 @@ async fn whom_no_node_has_is_not_found() {
     .await;
 }
 
-#[tokio::test]
-async fn a_disconnect_reaches_all_nodes() {
-    let bus = MemoryBus::default();
-    let (one, two) = (node(&bus).await, node(&bus).await);
+/// A disconnect ends the connections of a user or a client on all nodes, and counts them.
+pub async fn a_disconnect_reaches_all_nodes<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (one, two) = (node(&fixture.bus()).await, node(&fixture.bus()).await);
     let mut hers =
         [Client::connect(&one, user("ada")).await, Client::connect(&two, user("ada")).await];
     let mut his = Client::connect(&two, user("bob")).await;
@@ -158,12 +152,12 @@ async fn a_disconnect_reaches_all_nodes() {
     assert_eq!((answer, &namesake.next().await["type"]), (Ok(()), &"pong".into()));
 }
 
-#[tokio::test]
-async fn what_is_near_is_disconnected_without_the_bus() {
-    let bus = MemoryBus::default();
-    let hub = node(&bus).await;
+/// A node ends its own connections also while the bus is away.
+pub async fn what_is_near_is_disconnected_without_the_bus<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = node(&fixture.bus()).await;
     let mut client = Client::connect(&hub, user("ada")).await;
-    bus.set_available(false);
+    fixture.set_available(false).await;
     let topic = Topic::user(TenantId::default(), user("ada").user);
     assert_eq!(in_time(hub.disconnect(topic, CloseReason::DISCONNECTED)).await, 1);
     let mut ended = in_time(client.pipe.next()).await;
@@ -173,25 +167,29 @@ async fn what_is_near_is_disconnected_without_the_bus() {
     assert_eq!(client.pipe.closed(), Some(CloseReason::DISCONNECTED));
 }
 
-#[tokio::test]
-async fn a_node_that_does_not_answer_is_waited_for_in_bounded_time() {
-    let bus = MemoryBus::default();
-    let hub = node(&bus).await;
+/// A node that listens and does not answer is not waited for without end.
+pub async fn a_node_that_does_not_answer_is_waited_for_in_bounded_time<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = node(&fixture.bus()).await;
     let client = Client::connect(&hub, user("ada")).await;
-    let mut mute = bus.connect(0).await.expect("the bus is there");
     let elsewhere = Topic::client(TenantId::default(), ClientId::from_bits(7));
     let hers = Topic::client(TenantId::default(), client.id);
-    mute.interest.subscribe(&[elsewhere, hers.clone()]).await.expect("it is subscribed");
+    let (bus, mut mute) = (fixture.bus(), Vec::new());
+    for topic in [&elsewhere, &hers] {
+        let mut link = bus.connect(bus.partition(topic)).await.expect("the bus is there");
+        link.interest.subscribe(std::slice::from_ref(topic)).await.expect("it is subscribed");
+        mute.push(link);
+    }
     let ping = Bytes::from_static(br#"{"type":"ping"}"#);
     let answer = in_time(hub.submit(ClientId::from_bits(7), &user("ada"), ping)).await;
     assert_eq!(answer, Err(SubmitError::Unavailable));
     assert_eq!(in_time(hub.disconnect(hers, CloseReason::DISCONNECTED)).await, 1);
 }
 
-#[tokio::test]
-async fn clients_neither_cause_nor_see_what_nodes_say() {
-    let bus = MemoryBus::default();
-    let (holder, other) = (node(&bus).await, node(&bus).await);
+/// Clients neither cause nor see the messages of nodes to each other.
+pub async fn clients_neither_cause_nor_see_what_nodes_say<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (holder, other) = (node(&fixture.bus()).await, node(&fixture.bus()).await);
     let mut client = Client::connect(&holder, user("ada")).await;
     let hers = Topic::client(TenantId::default(), client.id);
     for kind in ["server:command", "server:answer"] {
@@ -205,21 +203,19 @@ async fn clients_neither_cause_nor_see_what_nodes_say() {
         assert_eq!(client.next().await["payload"]["code"], "reserved_type", "{kind}");
         // One that a stranger put on the bus is read by nobody and shown to nobody.
         let message = Message::of(kind, &"nonsense").expect("a message");
-        bus.publish(vec![Publication::new(hers.clone(), message)]).await;
+        fixture.bus().publish(vec![Publication::new(hers.clone(), message)]).await;
     }
     let mark = Message::of("mark", &1).expect("a message");
     in_time(other.publish(Publication::new(hers, mark))).await.expect("the bus takes it");
     assert_eq!(client.next().await["type"], "mark");
 }
 
-#[tokio::test]
-async fn a_node_has_a_name() {
-    let bus = MemoryBus::default();
+/// A node has the name that it was given, or one that no other has.
+pub async fn a_node_has_a_name<F: BusFixture>() {
+    let fixture = F::start().await;
     let name = NodeId::new("node-1").expect("a name");
-    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), Arc::new(AllowAll));
+    let builder = Hub::builder(fixture.bus(), Arc::new(Anonymous), Arc::new(AllowAll));
     let named = builder.node(name.clone()).start().await.expect("the bus is there");
     assert_eq!(named.node_id(), &name);
-    assert_ne!(node(&bus).await.node_id(), node(&bus).await.node_id());
+    assert_ne!(node(&fixture.bus()).await.node_id(), node(&fixture.bus()).await.node_id());
 }
-
-const PATIENCE: Duration = Duration::from_secs(30);

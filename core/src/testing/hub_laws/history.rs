@@ -1,61 +1,50 @@
 //! Nothing is lost in silence: what a client that was away gets, and how a node mends what its bus lost.
 
-#![cfg(feature = "testing")]
-#![expect(clippy::disallowed_methods, reason = "a test serves its connections")]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidings_bus_memory::MemoryBus;
-use tidings_core::{
-    Action, AllowAll, Anonymous, Authorizer, ConnectOptions, Denied, Except, Hub, Identity, Limits,
-    Retention, TenantId, TopicOptions, TopicRules,
+use super::lossy::Lossy;
+use super::scene::*;
+use crate::testing::MemoryPipe;
+use crate::testing::bus_laws::BusFixture;
+use crate::testing::script::in_background;
+use crate::{
+    Action, AllowAll, Anonymous, Authorizer, Bus, ConnectOptions, Denied, Except, Hub, Identity,
+    Limits, Retention, TopicOptions, TopicRules, UserId,
 };
 
-use support::*;
-
 /// A hub that keeps so many messages per topic.
-async fn keeping(bus: &MemoryBus, count: u32, change: impl FnOnce(&mut Limits)) -> Hub {
+async fn keeping(bus: &Arc<dyn Bus>, count: u32, change: impl FnOnce(&mut Limits)) -> Hub {
     let mut limits = Limits::default();
     change(&mut limits);
-    let mut options = TopicOptions::default();
-    options.retention = Some(Retention { count, age: Duration::from_secs(600) });
-    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), Arc::new(AllowAll));
+    let retention = Some(Retention { count, age: Duration::from_secs(600) });
+    let options = TopicOptions { retention, ..TopicOptions::default() };
+    let builder = Hub::builder(Arc::clone(bus), Arc::new(Anonymous), Arc::new(AllowAll));
     let builder = builder.topics(TopicRules::all(options)).limits(limits).shards(2);
     builder.start().await.expect("the bus is there")
 }
 
-fn back(client: &Client, rooms: &[&str]) -> ConnectOptions {
-    let rooms = rooms.iter().map(|room| (*room).to_owned()).collect();
-    let (cursor, previous) = (client.cursor.clone(), Some(client.id));
-    ConnectOptions { rooms, cursor, previous, ..ConnectOptions::default() }
-}
-
-fn everyone() -> tidings_core::Topic {
-    tidings_core::Topic::everyone(TenantId::default())
-}
-
-#[tokio::test]
-async fn who_comes_back_gets_what_it_missed_in_order_and_then_what_is_live() {
-    let bus = MemoryBus::default();
-    let hubs = [hub(&bus).await, hub(&bus).await];
-    let mut client = Client::connect(&hubs[0], "u").await;
-    client.join("a").await;
-    client.join("b").await;
-    publish(&hubs[0], news(&room("a"), 0)).await;
+/// Who comes back, also to another node, gets what it missed in order and then what is live.
+pub async fn who_comes_back_gets_what_it_missed_in_order_and_then_what_is_live<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hubs = [hub(&fixture.bus()).await, hub(&fixture.bus()).await];
+    let bus = fixture.bus();
+    let [a, b, other] = ["a", "b", "other"].map(|name| beside_everyone(&bus, name, room));
+    let u = beside_everyone(&bus, "u", user);
+    let mut client = Client::connect(&hubs[0], &u).await;
+    client.join(&a).await;
+    client.join(&b).await;
+    publish(&hubs[0], news(&room(&a), 0)).await;
     client.hears(0).await;
     client.pipe.finish();
     for n in 1..100 {
-        let topics = [room("a"), room("b"), user("u"), everyone(), room("other")];
+        let topics = [room(&a), room(&b), user(&u), everyone(), room(&other)];
         publish(&hubs[n as usize % 2], news(&topics[n as usize % 5], n)).await;
     }
-    let (mut client, connected) =
-        Client::connect_with(&hubs[1], "u", back(&client, &["a", "b"])).await;
+    let (mut client, connected) = Client::connect_with(&hubs[1], &u, client.back(&[&a, &b])).await;
     assert_eq!(connected["payload"]["recovered"], true);
-    for room in ["a", "b"] {
+    for room in [a.as_str(), &b] {
         let joined = client.next("room:joined").await;
         assert_eq!(
             (&joined["payload"]["roomId"], &joined["payload"]["recovered"]),
@@ -65,34 +54,36 @@ async fn who_comes_back_gets_what_it_missed_in_order_and_then_what_is_live() {
     for n in (1..100).filter(|n| n % 5 != 4) {
         client.hears(n).await;
     }
-    publish(&hubs[0], news(&room("b"), 100)).await;
+    publish(&hubs[0], news(&room(&b), 100)).await;
     client.hears(100).await;
 }
 
-#[tokio::test]
-async fn each_cursor_on_the_way_is_good_to_go_on_from() {
-    let bus = MemoryBus::default();
-    let hub = hub(&bus).await;
-    let mut client = Client::connect(&hub, "u").await;
-    client.join("a").await;
+/// A client that is cut after any message goes on with the next one.
+pub async fn each_cursor_on_the_way_is_good_to_go_on_from<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub(&fixture.bus()).await;
+    let bus = fixture.bus();
+    let (a, u) = (beside_everyone(&bus, "a", room), beside_everyone(&bus, "u", user));
+    let mut client = Client::connect(&hub, &u).await;
+    client.join(&a).await;
     for n in 0..20 {
-        publish(&hub, news(&if n % 2 == 0 { room("a") } else { user("u") }, n)).await;
+        publish(&hub, news(&if n % 2 == 0 { room(&a) } else { user(&u) }, n)).await;
     }
     // It is cut after each message and gets the next one each time.
     for n in 0..20 {
         client.hears(n).await;
-        let (mut again, _) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+        let (mut again, _) = Client::connect_with(&hub, &u, client.back(&[&a])).await;
         again.next("room:joined").await;
         client = again;
     }
-    publish(&hub, news(&room("a"), 20)).await;
+    publish(&hub, news(&room(&a), 20)).await;
     client.hears(20).await;
 }
 
-#[tokio::test]
-async fn a_join_with_a_cursor_replays_the_room_and_nothing_twice() {
-    let bus = MemoryBus::default();
-    let hub = hub(&bus).await;
+/// A join with a cursor replays the room from there, before anything live and nothing twice.
+pub async fn a_join_with_a_cursor_replays_the_room_and_nothing_twice<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub(&fixture.bus()).await;
     let mut client = Client::connect(&hub, "u").await;
     let cursor = client.cursor.clone().expect("`connected` has a cursor");
     for n in 0..10 {
@@ -119,15 +110,16 @@ async fn a_join_with_a_cursor_replays_the_room_and_nothing_twice() {
     assert_eq!(live, [Some(11), Some(12)]);
 }
 
-#[tokio::test]
-async fn a_message_that_the_link_lost_comes_before_the_next_of_its_topic() {
-    let bus = MemoryBus::default();
-    let hub = hub(&bus).await;
+/// Messages that the link lost are read and come before the next one of their topic.
+pub async fn a_message_that_the_link_lost_comes_before_the_next_of_its_topic<F: BusFixture>() {
+    let fixture = F::start().await;
+    let bus = Arc::new(Lossy::over(fixture.bus()));
+    let hub = hub(&(bus.clone() as Arc<dyn Bus>)).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("a").await;
     publish(&hub, news(&room("a"), 0)).await;
     client.hears(0).await;
-    bus.drop_next(3);
+    bus.lose(3);
     for n in 1..5 {
         publish(&hub, news(&room("a"), n)).await;
     }
@@ -136,15 +128,17 @@ async fn a_message_that_the_link_lost_comes_before_the_next_of_its_topic() {
     }
 }
 
-#[tokio::test]
-async fn a_lost_last_message_is_found_by_the_look_at_the_tops() {
-    let bus = MemoryBus::default();
-    let hub = hub_with(&bus, |limits| limits.history_check = Duration::from_millis(50)).await;
+/// A lost message that no other follows is found within `history_check`.
+pub async fn a_lost_last_message_is_found_by_the_look_at_the_tops<F: BusFixture>() {
+    let fixture = F::start().await;
+    let bus = Arc::new(Lossy::over(fixture.bus()));
+    let look_often = |limits: &mut Limits| limits.history_check = Duration::from_millis(50);
+    let hub = hub_with(&(bus.clone() as Arc<dyn Bus>), look_often).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("a").await;
     publish(&hub, news(&room("a"), 0)).await;
     client.hears(0).await;
-    bus.drop_next(2);
+    bus.lose(2);
     publish(&hub, news(&room("a"), 1)).await;
     publish(&hub, news(&user("u"), 2)).await;
     let mut heard =
@@ -153,15 +147,15 @@ async fn a_lost_last_message_is_found_by_the_look_at_the_tops() {
     assert_eq!(heard, [Some(1), Some(2)]);
 }
 
-#[tokio::test]
-async fn a_cut_link_is_mended_and_clients_notice_nothing() {
-    let bus = MemoryBus::default();
-    let hub = hub(&bus).await;
+/// What is kept arrives in order and without a `gap`, however often links break.
+pub async fn a_cut_link_is_mended_and_clients_notice_nothing<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub(&fixture.bus()).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("a").await;
     for n in 0..50 {
         if n % 10 == 5 {
-            bus.cut_links();
+            fixture.break_links().await;
         }
         publish(&hub, news(&room("a"), n)).await;
     }
@@ -170,17 +164,17 @@ async fn a_cut_link_is_mended_and_clients_notice_nothing() {
     }
 }
 
-#[tokio::test]
-async fn what_is_no_longer_kept_is_told_and_the_rest_follows() {
-    let bus = MemoryBus::default();
-    let hub = keeping(&bus, 5, |_| {}).await;
+/// Who missed more than is kept hears a `gap` of the reason `trimmed`, and then what is kept.
+pub async fn what_is_no_longer_kept_is_told_and_the_rest_follows<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = keeping(&fixture.bus(), 5, |_| {}).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("a").await;
     client.pipe.finish();
     for n in 0..8 {
         publish(&hub, news(&room("a"), n)).await;
     }
-    let (mut client, connected) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+    let (mut client, connected) = Client::connect_with(&hub, "u", client.back(&["a"])).await;
     assert_eq!(connected["payload"]["recovered"], false);
     assert_eq!(client.next("room:joined").await["payload"]["recovered"], false);
     let gap = client.next("gap").await;
@@ -193,23 +187,25 @@ async fn what_is_no_longer_kept_is_told_and_the_rest_follows() {
     }
 }
 
-#[tokio::test]
-async fn a_flushed_store_is_told_as_a_gap() {
-    let bus = MemoryBus::default();
-    let hub = hub(&bus).await;
-    let mut client = Client::connect(&hub, "u").await;
-    client.join("a").await;
-    publish(&hub, news(&room("a"), 0)).await;
+/// A store that lost everything is told as `gap`s of the reason `epoch`, at once and to who comes back.
+pub async fn a_flushed_store_is_told_as_a_gap<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub(&fixture.bus()).await;
+    let bus = fixture.bus();
+    let (a, u) = (beside_everyone(&bus, "a", room), beside_everyone(&bus, "u", user));
+    let mut client = Client::connect(&hub, &u).await;
+    client.join(&a).await;
+    publish(&hub, news(&room(&a), 0)).await;
     client.hears(0).await;
-    let before = back(&client, &["a"]);
-    bus.flush();
-    publish(&hub, news(&room("a"), 1)).await;
+    let before = client.back(&[&a]);
+    fixture.lose_store().await;
+    publish(&hub, news(&room(&a), 1)).await;
     // The user's stream and that of everyone have gaps, and the room.
     for _ in 0..3 {
         assert_eq!(client.next("gap").await["payload"]["reason"], "epoch");
     }
     client.hears(1).await;
-    let (mut client, connected) = Client::connect_with(&hub, "u", before).await;
+    let (mut client, connected) = Client::connect_with(&hub, &u, before).await;
     assert_eq!(connected["payload"]["recovered"], false);
     client.next("room:joined").await;
     for _ in 0..3 {
@@ -218,10 +214,10 @@ async fn a_flushed_store_is_told_as_a_gap() {
     client.hears(1).await;
 }
 
-#[tokio::test]
-async fn a_cursor_that_is_none_is_told_and_live_goes_on() {
-    let bus = MemoryBus::default();
-    let hub = hub(&bus).await;
+/// A cursor that nobody gave is told as a `gap`, and what is live goes on.
+pub async fn a_cursor_that_is_none_is_told_and_live_goes_on<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub(&fixture.bus()).await;
     let options = ConnectOptions {
         cursor: Some("nonsense".to_owned()),
         rooms: vec!["a".to_owned()],
@@ -236,39 +232,39 @@ async fn a_cursor_that_is_none_is_told_and_live_goes_on() {
     client.hears(1).await;
 }
 
-#[tokio::test]
-async fn exclusions_hold_on_replay() {
-    let bus = MemoryBus::default();
-    let hub = hub(&bus).await;
+/// A replay leaves out what excluded the user, or the connection that the client says it was.
+pub async fn exclusions_hold_on_replay<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = hub(&fixture.bus()).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("a").await;
     client.pipe.finish();
     publish(&hub, news(&room("a"), 1).except(Except::Client(client.id))).await;
-    let user = tidings_core::UserId::new("u").expect("a name");
+    let user = UserId::new("u").expect("a name");
     publish(&hub, news(&room("a"), 2).except(Except::User(user))).await;
     publish(&hub, news(&room("a"), 3)).await;
-    let (mut again, _) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+    let (mut again, _) = Client::connect_with(&hub, "u", client.back(&["a"])).await;
     again.next("room:joined").await;
     again.hears(3).await;
     // Another connection of the user was not the one that was left out.
-    let other = ConnectOptions { previous: None, ..back(&client, &["a"]) };
+    let other = ConnectOptions { previous: None, ..client.back(&["a"]) };
     let (mut other, _) = Client::connect_with(&hub, "u", other).await;
     other.next("room:joined").await;
     other.hears(1).await;
     other.hears(3).await;
 }
 
-#[tokio::test]
-async fn a_replay_of_any_length_fits_a_small_outbox() {
-    let bus = MemoryBus::default();
-    let hub = keeping(&bus, 5000, |limits| limits.outbox_bytes = 2048).await;
+/// A replay of any length passes through a small outbox, with what is live behind it.
+pub async fn a_replay_of_any_length_fits_a_small_outbox<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = keeping(&fixture.bus(), 5000, |limits| limits.outbox_bytes = 2048).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("a").await;
     client.pipe.finish();
     for n in 0..3000 {
         publish(&hub, news(&room("a"), n)).await;
     }
-    let (mut client, _) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+    let (mut client, _) = Client::connect_with(&hub, "u", client.back(&["a"])).await;
     client.next("room:joined").await;
     for n in 0..3000 {
         client.hears(n).await;
@@ -292,11 +288,11 @@ impl Authorizer for Undecided {
     }
 }
 
-#[tokio::test]
-async fn a_room_that_cannot_be_joined_now_does_not_let_the_cursor_pass_it() {
-    let (bus, off) = (MemoryBus::default(), Arc::new(AtomicBool::new(false)));
+/// Who comes back while a room cannot be decided is sent away, so that the cursor does not pass what it missed there.
+pub async fn a_room_that_cannot_be_joined_now_does_not_let_the_cursor_pass_it<F: BusFixture>() {
+    let (fixture, off) = (F::start().await, Arc::new(AtomicBool::new(false)));
     let authorizer = Arc::new(Undecided(off.clone()));
-    let builder = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), authorizer);
+    let builder = Hub::builder(fixture.bus(), Arc::new(Anonymous), authorizer);
     let hub = builder.shards(2).start().await.expect("the bus is there");
     let mut client = Client::connect(&hub, "u").await;
     client.join("a").await;
@@ -304,15 +300,15 @@ async fn a_room_that_cannot_be_joined_now_does_not_let_the_cursor_pass_it() {
     publish(&hub, news(&room("a"), 1)).await;
 
     off.store(true, Ordering::Release);
-    let attachment = attach_with(&hub, "u", back(&client, &["a"])).await.expect("it is taken in");
-    let (server, mut pipe) = tidings_core::testing::MemoryPipe::new(PIPE);
-    tokio::spawn(attachment.serve(server));
+    let attachment = attach_with(&hub, "u", client.back(&["a"])).await.expect("it is taken in");
+    let (server, mut pipe) = MemoryPipe::new(PIPE);
+    in_background(attachment.serve(server));
     // Otherwise what comes to the user moves the cursor past what was missed in the room.
     assert_eq!(in_time(pipe.next()).await, None);
     assert_eq!(pipe.closed().map(|reason| reason.code), Some(1013));
 
     off.store(false, Ordering::Release);
-    let (mut client, connected) = Client::connect_with(&hub, "u", back(&client, &["a"])).await;
+    let (mut client, connected) = Client::connect_with(&hub, "u", client.back(&["a"])).await;
     assert_eq!(connected["payload"]["recovered"], true);
     client.next("room:joined").await;
     client.hears(1).await;
