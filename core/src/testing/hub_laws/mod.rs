@@ -109,6 +109,8 @@ macro_rules! hub_laws {
             a_user_has_so_many_connections_over_all_nodes
             a_store_that_lost_its_claims_gets_them_again
             rooms_in_the_request_are_shown_too_also_to_who_comes_back
+            rooms_in_the_request_tell_who_comes_and_goes_and_their_messages_follow
+            who_is_in_a_room_already_may_ask_later_who_else_is
         }
         $crate::hub_laws! { $fixture: slow:
             a_full_outbox_ends_at_once_although_a_write_waits

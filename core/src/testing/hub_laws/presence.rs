@@ -142,10 +142,12 @@ pub async fn rooms_in_the_request_are_shown_too_also_to_who_comes_back<F: BusFix
     assert_eq!(left["payload"]["userId"], "o");
 }
 
-#[tokio::test]
-async fn rooms_in_the_request_tell_who_comes_and_goes_and_their_messages_follow() {
-    let bus = MemoryBus::default();
-    let hub = showing(&bus, |_| {}).await;
+/// Rooms in the request tell who comes and goes, and their messages follow.
+pub async fn rooms_in_the_request_tell_who_comes_and_goes_and_their_messages_follow<
+    F: BusFixture,
+>() {
+    let fixture = F::start().await;
+    let hub = showing(&fixture.bus(), |_| {}).await;
     let rooms = vec!["r".to_owned(), "s".to_owned()];
     let options = ConnectOptions { rooms, presence: true, ..ConnectOptions::default() };
     let (mut client, _) = Client::connect_with(&hub, "u", options).await;
@@ -170,10 +172,10 @@ async fn rooms_in_the_request_tell_who_comes_and_goes_and_their_messages_follow(
     }
 }
 
-#[tokio::test]
-async fn who_is_in_a_room_already_may_ask_later_who_else_is() {
-    let bus = MemoryBus::default();
-    let hub = showing(&bus, |_| {}).await;
+/// Who is in a room already may ask later who else is.
+pub async fn who_is_in_a_room_already_may_ask_later_who_else_is<F: BusFixture>() {
+    let fixture = F::start().await;
+    let hub = showing(&fixture.bus(), |_| {}).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("r").await;
     assert_eq!(join_and_see(&mut client, "r").await, json!(["u"]));
