@@ -85,6 +85,10 @@ impl Part {
         if next.page.epoch != self.page.epoch {
             return Err(Failure::away("the store was lost while it was read"));
         }
+        if !next.page.whole {
+            // What is missing is after these, and a page is without a hole from its first message on.
+            self.page.deliveries.clear();
+        }
         self.page.deliveries.extend(next.page.deliveries);
         (self.page.clock, self.page.more) = (next.page.clock, next.page.more);
         self.page.whole &= next.page.whole;

@@ -239,7 +239,8 @@ impl Positions {
             let link = if track.subscribed { partition.link } else { u64::MAX };
             let (era, partition) = (partition.era, track.partition);
             self.reading += 1;
-            let question = Question::After(topic, last.clock);
+            // Of what was looked at and found whole the store may know nothing any more.
+            let question = Question::After(topic, last.clock.max(track.known));
             return Some(Ask { partition, question, era, link, serials, upto });
         }
         None
@@ -439,6 +440,8 @@ impl Positions {
     /// The store may have lost something: every topic starts anew, with a gap.
     fn epoch_changed(&mut self, number: u16, epoch: u64) {
         let partition = &mut self.partitions[usize::from(number)];
+        // One that was taken for ended, because something older came late, may turn out to be the present one.
+        partition.past.retain(|past| *past != epoch);
         partition.past.push_back(partition.epoch);
         if partition.past.len() > MAX_PAST {
             partition.past.pop_front();

@@ -385,6 +385,15 @@ impl Client {
             }
         }
     }
+
+    /// The last message of each of its topics has come on this connection.
+    pub(crate) fn check_present(&self, log: &Log) {
+        let on = self.on.as_ref().expect("all are connected in the end");
+        for topic in &self.topics {
+            let published = log.topics[log::number(topic)].len() as u64;
+            assert_eq!(on.here.get(topic), Some(&published), "{topic:?} of client {}", self.number);
+        }
+    }
 }
 
 /// The store changed: the client has to come back.

@@ -146,6 +146,11 @@ impl Node {
     pub(crate) fn calm(&mut self, log: &Log) {
         self.connect();
         self.positions.look_at_all();
+        self.settle(log);
+    }
+
+    /// All that is under way arrives.
+    pub(crate) fn settle(&mut self, log: &Log) {
         while !self.link.is_empty() {
             self.deliver(log);
         }

@@ -1,0 +1,40 @@
+//! Rules of [`Positions`] that need no accident.
+
+use tidings_core::{
+    Ask, Delivery, Message, Position, Positions, Publication, Question, RoomId, Step, TenantId,
+    Top, Topic, Tops,
+};
+
+fn room(name: &str) -> Topic {
+    Topic::room(TenantId::default(), RoomId::new(name).expect("a name"))
+}
+
+fn delivery(topic: &Topic, offset: u64, clock: u64) -> Delivery {
+    let message = Message::of("news", &clock).expect("a number is JSON");
+    let mut delivery = Delivery::of(&Publication::new(topic.clone(), message));
+    delivery.position = Some(Position { epoch: 1, offset, clock });
+    delivery
+}
+
+/// Answers a look: the topic has its last message at `top`, and the partition's clock is `clock`.
+fn look(positions: &mut Positions, top: Top, clock: u64) -> Vec<Step> {
+    let ask = positions.poll().expect("it is to be looked at");
+    let mut steps = Vec::new();
+    positions.tops(&ask, &Tops { epoch: 1, clock, tops: vec![top] }, &mut steps);
+    steps
+}
+
+#[test]
+fn a_topic_that_the_store_has_forgotten_is_read_after_what_a_look_proved() {
+    let (mut positions, quiet) = (Positions::new([(1, 0)]), room("quiet"));
+    positions.want(&quiet, 0);
+    positions.subscribed(&quiet);
+    look(&mut positions, Top { offset: 3, clock: 10 }, 10);
+    positions.look_at_all();
+    // The store has forgotten the topic, and others went on until 90.
+    look(&mut positions, Top::default(), 90);
+    let mut steps = Vec::new();
+    positions.delivered(0, delivery(&quiet, 91, 91), &mut steps);
+    let asked = positions.poll().map(|Ask { question, .. }| question);
+    assert_eq!((asked, steps), (Some(Question::After(quiet, 90)), Vec::new()));
+}
