@@ -175,6 +175,7 @@ impl Client {
             Operation::EnteringRoom(topic, from) => match reply {
                 None => Operation::EnteringRoom(topic, from),
                 Some(Reply::Held) => {
+                    on.joining.insert(topic.clone(), published(&topic));
                     on.put(node, Entry::Pull(on.id, Some(topic.clone())));
                     Operation::EnteringRoom(topic, from)
                 }
