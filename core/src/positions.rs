@@ -79,7 +79,7 @@ impl Positions {
 
     /// The cursor: one mark per partition.
     pub fn marks(&self) -> Box<[Mark]> {
-        self.partitions.iter().map(|p| Mark::new(p.epoch, p.entry())).collect()
+        self.partitions.iter().map(Partition::mark).collect()
     }
 
     /// A topic has its first member. Once it is subscribed and looked at, [`Step::Ready`] says so.
@@ -114,6 +114,7 @@ impl Positions {
     pub fn forget(&mut self, topic: &Topic) {
         let Some(track) = self.tracks.remove(topic) else { return };
         let partition = &mut self.partitions[usize::from(track.partition)];
+        partition.told(topic);
         if track.following {
             partition.following -= 1;
         } else {
@@ -360,6 +361,7 @@ impl Positions {
                 let last = early.map_or(top, before);
                 track.last = Some(last);
                 if let Some(reason) = track.gap.take() {
+                    self.partitions[usize::from(track.partition)].told(topic);
                     let mark = Mark::new(epoch, last.clock);
                     steps.push(Step::Gap(topic.clone(), reason, mark));
                 }
@@ -440,6 +442,7 @@ impl Positions {
     /// The store may have lost something: every topic starts anew, with a gap.
     fn epoch_changed(&mut self, number: u16, epoch: u64) {
         let partition = &mut self.partitions[usize::from(number)];
+        partition.before = Some(partition.mark());
         // One that was taken for ended, because something older came late, may turn out to be the present one.
         partition.past.retain(|past| *past != epoch);
         partition.past.push_back(partition.epoch);
@@ -454,6 +457,7 @@ impl Positions {
         for (topic, track) in self.tracks.iter_mut().filter(|(_, t)| t.partition == number) {
             if track.last.take().is_some() {
                 track.gap = Some(GapReason::Epoch);
+                self.partitions[usize::from(number)].untold.insert(topic.clone());
                 (track.following, track.known) = (false, 0);
                 self.partitions[usize::from(number)].behind.insert((0, topic.clone()));
             }

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::{Delivery, GapReason, Top, Topic};
+use crate::{Delivery, GapReason, Mark, Top, Topic};
 
 #[derive(Debug, Default)]
 pub(super) struct Partition {
     pub(super) epoch: u64,
     /// Epochs that have ended: what still comes of them is covered by a gap.
     pub(super) past: VecDeque<u64>,
+    /// The cursor when the epoch changed: it stays until all topics were told of the gap.
+    pub(super) before: Option<Mark>,
+    pub(super) untold: BTreeSet<Topic>,
     /// Rises with each epoch, so that a late answer is known.
     pub(super) era: u64,
     /// Rises with each link.
@@ -50,6 +53,17 @@ pub(super) struct Track {
 }
 
 impl Partition {
+    /// The cursor. Whoever comes back with a mark of the present epoch has been told what ended with the last one.
+    pub(super) fn mark(&self) -> Mark {
+        let before = self.before.filter(|_| !self.untold.is_empty());
+        before.unwrap_or_else(|| Mark::new(self.epoch, self.entry()))
+    }
+
+    /// A topic has been told of its gap, or has no member left who could be.
+    pub(super) fn told(&mut self, topic: &Topic) {
+        self.untold.remove(topic);
+    }
+
     /// The clock up to which every topic of interest has been dispatched.
     pub(super) fn entry(&self) -> u64 {
         let following = self.delivered.max(self.checked);
