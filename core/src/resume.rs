@@ -162,12 +162,12 @@ impl Resume {
         self.topics.values().all(|pull| pull.proven && (pull.ended || !pull.waiting.is_empty()))
     }
 
-    /// Whether nothing is missing in a topic, or in any: it was read to its end, and whole. To be asked before
-    /// [`take`](Self::take) told the gaps.
+    /// Whether nothing is known to be missing in a topic, or in any: its first page was whole, so that all that followed
+    /// was kept then. To be asked before [`take`](Self::take) told the gaps.
     pub fn is_recovered(&self, topic: Option<&Topic>) -> bool {
         match topic {
-            Some(topic) => self.topics.get(topic).is_some_and(Pull::is_recovered),
-            None => self.topics.values().all(Pull::is_recovered),
+            Some(topic) => self.topics.get(topic).is_some_and(|pull| pull.gap.is_none()),
+            None => self.topics.values().all(|pull| pull.gap.is_none()),
         }
     }
 
@@ -219,10 +219,6 @@ impl Resume {
 }
 
 impl Pull {
-    fn is_recovered(&self) -> bool {
-        self.ended && self.gap.is_none()
-    }
-
     fn front(&self) -> Option<u64> {
         self.waiting.front().and_then(|d| d.position).map(|position| position.clock)
     }
