@@ -6,14 +6,15 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
 use tidings_bus_memory::MemoryBus;
 use tidings_core::{
-    AllowAll, Anonymous, Bus, BusError, BusInterest, BusLink, Delivery, History, Hub, Limits,
-    Presence, Publication, Receipt, Scope, StartError, Topic,
+    AllowAll, Anonymous, Bus, BusError, BusInterest, BusLink, ConnectOptions, Delivery, History,
+    Hub, Limits, Presence, Publication, Receipt, Scope, StartError, Topic,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ enum Fault {
     ConnectHangs,
     SubscribeHangs,
     HistoryHangs,
+    HistoryIsSlow,
 }
 
 /// A bus of two partitions that hangs as it is told. On the first, when `floods`, one message comes without end.
@@ -35,11 +37,15 @@ struct Faulty {
     bus: MemoryBus,
     fault: watch::Sender<Fault>,
     floods: bool,
+    /// Topics that are being read, and the most that were at a time.
+    reading: AtomicUsize,
+    most: AtomicUsize,
 }
 
 impl Faulty {
     fn new(bus: MemoryBus, floods: bool) -> Arc<Self> {
-        Arc::new(Self { bus, fault: watch::channel(Fault::None).0, floods })
+        let (reading, most) = <(AtomicUsize, AtomicUsize)>::default();
+        Arc::new(Self { bus, fault: watch::channel(Fault::None).0, floods, reading, most })
     }
 
     /// Hangs, for whoever begins to wait now, for ever.
@@ -105,6 +111,11 @@ impl History for Faulty {
         limit: u32,
     ) -> Result<tidings_core::HistoryPage, BusError> {
         Self::meet(&self.fault, Fault::HistoryHangs).await;
+        if *self.fault.borrow() == Fault::HistoryIsSlow {
+            self.most.fetch_max(1 + self.reading.fetch_add(1, SeqCst), SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.reading.fetch_sub(1, SeqCst);
+        }
         self.bus.history().expect("it is there").after(topic, clock, limit).await
     }
 }
@@ -229,4 +240,29 @@ async fn clients_that_come_and_go_without_end_keep_no_message_waiting() {
     for one in herd {
         one.await.expect("it stops");
     }
+}
+
+/// However many come back at once, the store is asked for some topics at a time.
+#[tokio::test(start_paused = true)]
+async fn a_herd_that_comes_back_does_not_bury_the_store() {
+    let bus = Faulty::new(MemoryBus::default(), false);
+    let builder = Hub::builder(bus.clone(), Arc::new(Anonymous), Arc::new(AllowAll));
+    let hub = builder.start().await.expect("the bus is there");
+    let mut cursors = Vec::new();
+    for n in 0..200 {
+        cursors.push(Client::connect(&hub, &format!("u{n}")).await.cursor.clone());
+    }
+    bus.fault.send_replace(Fault::HistoryIsSlow);
+    let back = cursors.into_iter().enumerate().map(|(n, cursor)| {
+        let hub = hub.clone();
+        tokio::spawn(async move {
+            let options = ConnectOptions { cursor, ..ConnectOptions::default() };
+            let (_, connected) = Client::connect_with(&hub, &format!("u{n}"), options).await;
+            assert_eq!(connected["payload"]["recovered"], true);
+        })
+    });
+    for client in back.collect::<Vec<_>>() {
+        client.await.expect("it is let in");
+    }
+    assert_eq!(bus.most.load(SeqCst), 32);
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::sleep;
 
 use super::link::in_time;
@@ -17,6 +17,8 @@ use crate::{Bus, BusError, Delivery, HistoryPage, Topic};
 pub(crate) struct Reader {
     bus: Arc<dyn Bus>,
     deadline: Duration,
+    /// Topics that are read at a time, so that many who come back do not bury the store.
+    places: Semaphore,
     /// The topics that are being read, or were just now, with who waits for the next reading.
     waiting: Mutex<HashMap<Topic, Vec<Question>>>,
 }
@@ -28,7 +30,7 @@ struct Question {
 
 impl Reader {
     pub(crate) fn new(bus: Arc<dyn Bus>, deadline: Duration) -> Self {
-        Self { bus, deadline, waiting: Mutex::default() }
+        Self { bus, deadline, places: Semaphore::new(READS), waiting: Mutex::default() }
     }
 
     /// What a topic has kept after a clock, read after this call.
@@ -82,8 +84,11 @@ impl Reader {
         let from = asked.iter().map(|question| question.after).min().unwrap_or_default();
         let page = match self.bus.history() {
             Some(history) => {
-                let asked = history.after(topic, from, PAGE);
-                in_time(self.deadline, asked).await.map_err(Arc::new)
+                let read = async {
+                    let _place = self.places.acquire().await;
+                    history.after(topic, from, PAGE).await
+                };
+                in_time(self.deadline, read).await.map_err(Arc::new)
             }
             None => Err(Arc::new(BusError::Refused("there is no history".to_owned()))),
         };
@@ -140,3 +145,5 @@ fn part(page: &HistoryPage, from: u64, after: u64) -> Option<HistoryPage> {
 
 /// How long a reading of a topic serves all who ask meanwhile.
 const READ_EVERY: Duration = Duration::from_millis(100);
+/// Topics that are read at a time for who comes back.
+const READS: usize = 32;
