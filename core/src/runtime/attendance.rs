@@ -90,6 +90,8 @@ struct Here {
     connections: u32,
     claim: Held,
     left_at: Duration,
+    /// It left the room and may be back in time, so that it counts as there.
+    lingers: bool,
     waiting: Vec<Waiting>,
 }
 
@@ -151,7 +153,8 @@ impl Attendant {
                 () = under_way(rest.as_mut()) => rest = None,
                 change = self.changes.recv() => match change {
                     Some(Change::Come(who)) => {
-                        self.here.entry(who.clone()).or_default().connections += 1;
+                        let here = self.here.entry(who.clone()).or_default();
+                        (here.connections, here.lingers) = (here.connections + 1, false);
                         self.change(who);
                     }
                     Some(Change::Leave(who)) => self.leave(who),
@@ -182,7 +185,7 @@ impl Attendant {
         here.connections = here.connections.saturating_sub(1);
         if here.connections == 0 && matches!(who.0.scope, Scope::Room(_)) {
             // Who comes back at once has not been away.
-            here.left_at = clock::monotonic();
+            (here.left_at, here.lingers) = (clock::monotonic(), true);
             self.lingering.push_back((here.left_at + self.linger, who));
         } else {
             self.change(who);
@@ -191,8 +194,9 @@ impl Attendant {
 
     fn linger_ended(&mut self) {
         let Some((due, who)) = self.lingering.pop_front() else { return };
-        let stays_away = |here: &Here| here.connections == 0 && here.left_at + self.linger <= due;
-        if self.here.get(&who).is_some_and(stays_away) {
+        let Some(here) = self.here.get_mut(&who) else { return };
+        if here.lingers && here.left_at + self.linger <= due {
+            here.lingers = false;
             self.change(who);
         }
     }
@@ -295,7 +299,7 @@ impl Here {
     /// What is to be claimed: of a room whether the user is in it, of a user how many connections there are.
     fn wanted(&self, topic: &Topic) -> u32 {
         match topic.scope {
-            Scope::Room(_) => self.connections.min(1),
+            Scope::Room(_) => (self.connections > 0 || self.lingers).into(),
             _ => self.connections,
         }
     }

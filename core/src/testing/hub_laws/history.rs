@@ -216,7 +216,7 @@ pub async fn a_flushed_store_is_told_as_a_gap<F: BusFixture>() {
         rooms.push(gap["payload"]["roomId"].as_str().map(str::to_owned));
     }
     rooms.sort();
-    assert_eq!(rooms, [None, Some("a".to_owned())]);
+    assert_eq!(rooms, [None, Some(a)]);
     client.hears(1).await;
 }
 
