@@ -30,15 +30,12 @@ impl Hub {
         info: TransportInfo,
     ) -> Result<Attachment, ConnectError> {
         let connecting = async {
-            let identity = self.authenticate(request).await.map_err(ConnectError::Auth)?;
-            let attached = self.attach(identity, ConnectOptions::of(request), info).await;
+            let identity = self.identify(request).await.map_err(ConnectError::Auth)?;
+            let attached = self.take_in(identity, ConnectOptions::of(request), info).await;
             attached.map_err(ConnectError::Attach)
         };
         let connected = timeout(self.0.limits.handshake_deadline, connecting).await;
-        connected.unwrap_or_else(|_| {
-            self.0.observer.on(Event::Refused { error: AttachError::TimedOut });
-            Err(ConnectError::Attach(AttachError::TimedOut))
-        })
+        connected.unwrap_or_else(|_| Err(ConnectError::Attach(self.too_late())))
     }
 
     /// Takes a connection in, within `handshake_deadline`: from now on it is in its topics, and `connected` waits for it.
@@ -51,21 +48,36 @@ impl Hub {
         options: ConnectOptions,
         info: TransportInfo,
     ) -> Result<Attachment, AttachError> {
-        // In a task of its own: whoever asks may go away in the middle, and what was begun must still be undone.
+        let attached = self.take_in(identity, options, info);
+        let attached = timeout(self.0.limits.handshake_deadline, attached).await;
+        attached.unwrap_or_else(|_| Err(self.too_late()))
+    }
+
+    fn too_late(&self) -> AttachError {
+        let error = AttachError::TimedOut;
+        self.0.observer.on(Event::Refused { error });
+        error
+    }
+
+    /// Takes a connection in, in a task of its own: whoever asks may go away in the middle, and what was begun must
+    /// still be undone.
+    async fn take_in(
+        &self,
+        identity: Identity,
+        options: ConnectOptions,
+        info: TransportInfo,
+    ) -> Result<Attachment, AttachError> {
         let (hub, (answer, answered)) = (self.clone(), oneshot::channel());
         spawn(async move {
             let _ = answer.send(hub.try_attach(identity, options, info).await);
         });
-        let attached = match timeout(self.0.limits.handshake_deadline, answered).await {
-            Ok(Ok(attached)) => attached,
-            Ok(Err(_)) => {
-                self.0.observer.on(Event::Panicked);
-                Err(AttachError::Internal)
-            }
-            Err(_) => Err(AttachError::TimedOut),
-        };
-        if let Err(error) = &attached {
-            self.0.observer.on(Event::Refused { error: *error });
+        let attached = answered.await.unwrap_or_else(|_| {
+            self.0.observer.on(Event::Panicked);
+            Err(AttachError::Internal)
+        });
+        if let Err(error) = attached {
+            self.0.observer.on(Event::Refused { error });
+            return Err(error);
         }
         attached
     }

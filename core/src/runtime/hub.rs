@@ -102,10 +102,17 @@ impl Hub {
     /// # Errors
     /// [`AuthError`]; `Unavailable` when the authenticator did not answer in time.
     pub async fn authenticate(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
-        let asked = self.0.authenticator.authenticate(request);
-        let answer = timeout(self.0.limits.handshake_deadline, asked).await;
-        let answer =
-            answer.unwrap_or_else(|_| Err(AuthError::Unavailable("no answer in time".to_owned())));
+        let answer = timeout(self.0.limits.handshake_deadline, self.identify(request)).await;
+        answer.unwrap_or_else(|_| {
+            let error = AuthError::Unavailable("no answer in time".to_owned());
+            self.0.observer.on(Event::Authenticated { outcome: Err(&error) });
+            Err(error)
+        })
+    }
+
+    /// The same, however long it takes.
+    pub(super) async fn identify(&self, request: &ConnectRequest) -> Result<Identity, AuthError> {
+        let answer = self.0.authenticator.authenticate(request).await;
         self.0.observer.on(Event::Authenticated { outcome: answer.as_ref().map(drop) });
         answer
     }
