@@ -138,25 +138,16 @@ async fn start(bus: &Arc<Faulty>) -> Result<Hub, StartError> {
     Hub::builder(bus.clone(), Arc::new(Anonymous), Arc::new(AllowAll)).shards(1).start().await
 }
 
-/// Until it is so, on a clock that does not wait; a minute at most.
-async fn soon(is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "it takes too long");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_connect_that_hangs_is_tried_again() {
     let bus = Faulty::new(MemoryBus::default(), false);
     let hub = start(&bus).await.expect("the bus is there");
     bus.fault.send_replace(Fault::ConnectHangs);
     bus.bus.cut_links();
-    soon(|| !hub.is_bus_up()).await;
+    until(async || !hub.is_bus_up()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     bus.fault.send_replace(Fault::None);
-    soon(|| hub.is_bus_up()).await;
+    until(async || hub.is_bus_up()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,9 +169,9 @@ async fn a_subscription_that_hangs_is_a_lost_link() {
     bus.fault.send_replace(Fault::SubscribeHangs);
     let refused = attach(&hub, "u");
     assert!(refused.await.is_err(), "the subscription hangs");
-    soon(|| !hub.is_bus_up()).await;
+    until(async || !hub.is_bus_up()).await;
     bus.fault.send_replace(Fault::None);
-    soon(|| hub.is_bus_up()).await;
+    until(async || hub.is_bus_up()).await;
     attach(&hub, "u").await.expect("the bus is there");
 }
 

@@ -9,6 +9,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tidings_bus_memory::MemoryBus;
+use tidings_core::testing::hub_laws::scene::until;
 use tidings_core::{
     AllowAll, AuthError, Authenticator, CloseReason, ConnectRequest, Hub, Identity, Limits, UserId,
 };
@@ -127,12 +128,7 @@ async fn what_a_client_posts_is_answered_on_its_stream() {
     timeout(PATIENCE, posts).await.expect("too many at last");
 
     drop(stream);
-    let gone = async {
-        while hub.stats().await.users > 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    timeout(PATIENCE, gone).await.expect("it is gone with its stream");
+    until(async || hub.stats().await.users == 0).await;
     assert_eq!(post(&hub, client, "ada", ping).await, 404);
 }
 
