@@ -16,7 +16,7 @@
 //! `redis+sentinel://s1,s2,s3/NAME`, `redis+cluster://a,b,c`, each also as `rediss…`, and `redis+unix:///path`.
 //! The README tells which to choose, what keys and channels there are, and how other languages publish.
 //!
-//! A node listens on one connection per partition and commands on another; the two are never shared. It subscribes to
+//! A node listens on one connection per partition, publishes on another and commands on a third; none is shared. It subscribes to
 //! what it has listeners for and to nothing else. A link that breaks, hears nothing of its own probes, or is cut by
 //! Redis ends, and core opens another; connections for commands come back by themselves.
 //!

@@ -45,8 +45,9 @@ impl Pipe {
         let (sender, calls) = mpsc::unbounded_channel();
         let pipe = Self { calls: sender };
         let driver = Task::spawn(drive(stream, calls));
-        for commands in login(&opener.login) {
-            told(pipe.ask(commands).await?)?;
+        let login = login(&opener.login);
+        if login.count() > 0 {
+            told(pipe.ask(login).await?)?;
         }
         Ok((pipe, driver))
     }
@@ -63,24 +64,19 @@ impl Pipe {
     }
 }
 
-fn login(login: &Login) -> Vec<Commands> {
-    let mut all = Vec::new();
-    let mut add = |parts: &[&str]| {
-        let mut command = redis::Cmd::new();
-        parts.iter().for_each(|part| {
-            command.arg(part);
-        });
-        all.push(Commands::from(&command));
-    };
+fn login(login: &Login) -> Commands {
+    let mut commands = Commands::default();
     match (&login.username, &login.password) {
-        (Some(username), Some(password)) => add(&["AUTH", username, password]),
-        (None, Some(password)) => add(&["AUTH", password]),
+        (Some(username), Some(password)) => {
+            commands.add([b"AUTH", username.as_bytes(), password.as_bytes()]);
+        }
+        (None, Some(password)) => commands.add([b"AUTH", password.as_bytes()]),
         (_, None) => {}
     }
     if login.database > 0 {
-        add(&["SELECT", &login.database.to_string()]);
+        commands.add([b"SELECT", login.database.to_string().as_bytes()]);
     }
-    all
+    commands
 }
 
 async fn drive(stream: Box<dyn Stream>, mut calls: mpsc::UnboundedReceiver<Call>) {

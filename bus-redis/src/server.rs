@@ -1,4 +1,4 @@
-//! A server as this node commands it: one connection for commands, opened again for ever.
+//! A server as this node commands it: a connection for publications and one for all else, opened again for ever.
 
 use std::mem::replace;
 use std::sync::Arc;

@@ -40,61 +40,57 @@ pub struct ServerStats {
     pub away: Option<String>,
 }
 
-/// Publications that were not accepted, by reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PublishErrors {
-    /// Redis could not be reached, or too much was waiting already.
-    pub away: u64,
-    /// No answer came in time.
-    pub timed_out: u64,
-    /// `BUSY`: a script ran too long.
-    pub busy: u64,
-    /// `OOM`: Redis was at its `maxmemory`; messages without history still pass.
-    pub out_of_memory: u64,
-    /// `NOPERM`: the user lacks a right.
-    pub no_permission: u64,
-    /// `NOAUTH`, `WRONGPASS`: Redis did not take the credentials.
-    pub no_auth: u64,
-    /// `LOADING`: Redis was loading its data.
-    pub loading: u64,
-    /// `READONLY`: the server had become a replica.
-    pub read_only: u64,
-    /// `CLUSTERDOWN`: the cluster did not serve the slot.
-    pub cluster_down: u64,
-    /// `MASTERDOWN`: a replica had lost its primary.
-    pub master_down: u64,
-    /// `MISCONF`: Redis could not save its data.
-    pub cannot_save: u64,
-    /// `NOREPLICAS`: fewer replicas followed than `min-replicas-to-write`.
-    pub no_replicas: u64,
-    /// `MOVED`, `ASK`, `TRYAGAIN`: the slot moved and did not arrive within the deadline.
-    pub moved: u64,
-    /// Anything else.
-    pub other: u64,
+macro_rules! publish_errors {
+    ($($(#[$doc:meta])* $name:ident = $fault:ident;)*) => {
+        /// Publications that were not accepted, by reason.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct PublishErrors {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl PublishErrors {
+            fn read(of: impl Fn(Fault) -> u64) -> Self {
+                Self { $($name: of(Fault::$fault),)* }
+            }
+
+            /// Every count with the name of its field.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
 }
 
-impl PublishErrors {
-    /// Every count with the name of its field.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        [
-            ("away", self.away),
-            ("timed_out", self.timed_out),
-            ("busy", self.busy),
-            ("out_of_memory", self.out_of_memory),
-            ("no_permission", self.no_permission),
-            ("no_auth", self.no_auth),
-            ("loading", self.loading),
-            ("read_only", self.read_only),
-            ("cluster_down", self.cluster_down),
-            ("master_down", self.master_down),
-            ("cannot_save", self.cannot_save),
-            ("no_replicas", self.no_replicas),
-            ("moved", self.moved),
-            ("other", self.other),
-        ]
-        .into_iter()
-    }
+publish_errors! {
+    /// Redis could not be reached, or too much was waiting already.
+    away = Away;
+    /// No answer came in time.
+    timed_out = TimedOut;
+    /// `BUSY`: a script ran too long.
+    busy = Busy;
+    /// `OOM`: Redis was at its `maxmemory`; messages without history still pass.
+    out_of_memory = OutOfMemory;
+    /// `NOPERM`: the user lacks a right.
+    no_permission = NoPermission;
+    /// `NOAUTH`, `WRONGPASS`: Redis did not take the credentials.
+    no_auth = NoAuth;
+    /// `LOADING`: Redis was loading its data.
+    loading = Loading;
+    /// `READONLY`: the server had become a replica.
+    read_only = ReadOnly;
+    /// `CLUSTERDOWN`: the cluster did not serve the slot.
+    cluster_down = ClusterDown;
+    /// `MASTERDOWN`: a replica had lost its primary.
+    master_down = MasterDown;
+    /// `MISCONF`: Redis could not save its data.
+    cannot_save = CannotSave;
+    /// `NOREPLICAS`: fewer replicas followed than `min-replicas-to-write`.
+    no_replicas = NoReplicas;
+    /// `MOVED`, `ASK`, `TRYAGAIN`: the slot moved and did not arrive within the deadline.
+    moved = Moved;
+    /// Anything else.
+    other = Other;
 }
 
 /// The counters behind [`RedisStats`].
@@ -129,22 +125,7 @@ impl Counters {
             publish_bytes: self.publish_bytes.load(Ordering::Relaxed) as u64,
             queue_bytes: get(&self.queue_bytes),
             malformed: get(&self.malformed),
-            publish_errors: PublishErrors {
-                away: of(Fault::Away),
-                timed_out: of(Fault::TimedOut),
-                busy: of(Fault::Busy),
-                out_of_memory: of(Fault::OutOfMemory),
-                no_permission: of(Fault::NoPermission),
-                no_auth: of(Fault::NoAuth),
-                loading: of(Fault::Loading),
-                read_only: of(Fault::ReadOnly),
-                cluster_down: of(Fault::ClusterDown),
-                master_down: of(Fault::MasterDown),
-                cannot_save: of(Fault::CannotSave),
-                no_replicas: of(Fault::NoReplicas),
-                moved: of(Fault::Moved),
-                other: of(Fault::Other),
-            },
+            publish_errors: PublishErrors::read(of),
         }
     }
 }
