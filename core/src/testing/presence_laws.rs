@@ -223,7 +223,8 @@ pub async fn a_renewed_lease_lives<F: BusFixture>() {
     tokio::time::sleep(HALF + HALF / 4).await;
     assert!(door.expire().await.is_empty(), "the lease counts from its renewal");
     door.has(&topic, &["ann", "bob", "cat"].map(user)).await;
-    assert!(door.renew("n1", LONG).await);
+    assert!(!door.renew("n2", LONG).await, "its lease began with a claim");
+    assert!(door.renew("n1", LONG).await && door.renew("n2", LONG).await);
     assert!(!door.renew("n3", LONG).await);
 }
 
@@ -262,6 +263,7 @@ pub async fn a_late_node_begins_anew<F: BusFixture>() {
     gone.sort();
     assert_eq!(gone, ["bob", "cat"].map(|name| (topic.clone(), user(name))));
     door.has(&topic, &[user("ann")]).await;
+    assert!(door.renew("late", LONG).await);
     let tally = door.claim("late", &topic, &user("ann"), 0).await;
     assert_eq!(tally.after, 0, "nothing from before counts: {tally:?}");
 }
