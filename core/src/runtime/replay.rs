@@ -15,7 +15,8 @@ use crate::{BusError, EpochChanged, Framing, HistoryPage, Outgoing, Replay, Resu
 
 /// A replay that is under way. One step at a time; the connection polls it.
 pub(crate) struct Replaying {
-    resume: Resume,
+    /// Most connections have none, so their room for one is to be small.
+    resume: Box<Resume>,
     step: Option<BoxFuture<'static, Step>>,
     going_live: bool,
 }
@@ -31,13 +32,13 @@ type Read = (Topic, Result<HistoryPage, Arc<BusError>>);
 
 impl Replaying {
     pub(crate) fn new(resume: Resume) -> Self {
-        Self { resume, step: None, going_live: false }
+        Self { resume: Box::new(resume), step: None, going_live: false }
     }
 
     /// The replay as it stands; what was being read will be read again.
     pub(crate) fn stop(mut self) -> Resume {
         self.resume.unask();
-        self.resume
+        *self.resume
     }
 
     /// Whether the shard was asked to let it go live, and has not answered yet. It must not be stopped then.

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::clock;
 use super::handler::Context;
-use super::hub::Hub;
+use super::hub::{Hub, Inner};
 use super::inbox::ShardHandle;
 use super::mailbox::{Mailbox, judged};
 use super::observer::{Event, Observing, SlowBound};
@@ -36,7 +36,8 @@ pub struct Attachment {
     number: usize,
     outbox: Arc<Outbox>,
     who: Receiver,
-    options: ConnectOptions,
+    /// What it asked for, until it is served.
+    options: Option<Box<ConnectOptions>>,
     info: TransportInfo,
     opened: Duration,
     /// Why it ended, once it did.
@@ -71,8 +72,8 @@ impl Attachment {
         hub.0.observer.on(Event::Opened { transport: info.name });
         let (handling, client) = (None, who.client);
         let context = Context { hub, shard, number, handling, key, client, identity };
-        let (opened, ended) = (clock::monotonic(), None);
-        Self { context, number, outbox, who, options, info, opened, ended }
+        let (options, opened) = (Some(Box::new(options)), clock::monotonic());
+        Self { context, number, outbox, who, options, info, opened, ended: None }
     }
 
     /// Which connection this is.
@@ -88,52 +89,30 @@ impl Attachment {
     }
 
     /// Serves the connection until it ends. To be run as a task of its own: a panic in a handler ends only that.
-    pub async fn serve<T: Transport>(mut self, transport: T) {
+    pub fn serve<T: Transport>(self, transport: T) -> impl Future<Output = ()> + Send + use<T> {
         let (reader, writer) = transport.split();
-        let outbox = self.outbox.clone();
-        let mut connection = Connection::begin(&mut self, reader);
-        let (reason, writer) = connection.run(Box::new(writer)).await;
-        let mut reader = connection.reader;
-        if reason.is_some() {
-            self.ended.clone_from(&reason);
-        }
-        let told = AssertUnwindSafe(self.context.hub.0.handler.on_disconnect(&self.context));
-        if told.catch_unwind().await.is_err() {
-            self.context.hub.0.observer.on(Event::Panicked);
-        }
-        if let (Some(reason), Some(mut writer)) = (reason, writer) {
-            let deadline = self.context.hub.0.limits.close_deadline;
-            let _ = timeout(deadline, async {
-                // A close within a frame would be read as a part of it.
-                while let Some(rest) = outbox.hold_begun() {
-                    outbox.taken(writer.write(&[rest]).await?);
-                }
-                writer.close(&reason).await;
-                while let Some(Ok(_)) = reader.next().await {}
-                Ok::<_, io::Error>(())
-            })
-            .await;
-        }
+        // On the heap, and not in the future: that would keep room for it twice.
+        let connection = Box::new(Connection::begin(self, reader));
+        connection.serve(Box::new(writer))
     }
 }
 
-struct Connection<'a, R> {
-    attachment: &'a mut Attachment,
+struct Connection<R> {
+    attachment: Attachment,
     reader: R,
     session: Session,
     operation: Option<BoxFuture<'static, Done>>,
     /// What the client missed, while it is being sent.
     replay: Option<Replaying>,
     verdict: Option<VerdictSender>,
-    effects: Vec<Effect>,
 }
 
-impl<'a, R: FrameReader> Connection<'a, R> {
-    fn begin(attachment: &'a mut Attachment, reader: R) -> Self {
+impl<R: FrameReader> Connection<R> {
+    fn begin(mut attachment: Attachment, reader: R) -> Self {
         let hub = &attachment.context.hub;
         let session =
             Session::new(clock::now(), &hub.0.limits, attachment.context.identity.expires_at);
-        let options = std::mem::take(&mut attachment.options);
+        let options = attachment.options.take().map(|options| *options).unwrap_or_default();
         let welcome = welcome(attachment.context.clone(), attachment.number, options);
         let operation = caught(hub.0.observer.clone(), welcome);
         Self {
@@ -143,7 +122,41 @@ impl<'a, R: FrameReader> Connection<'a, R> {
             operation: Some(operation),
             replay: None,
             verdict: None,
-            effects: Vec::new(),
+        }
+    }
+
+    async fn serve<W: FrameWriter>(mut self: Box<Self>, writer: Box<W>) {
+        let (reason, writer) = self.run(writer).await;
+        // What follows comes once, so that its room is not kept all the time.
+        Box::pin(self.end(reason, writer)).await;
+    }
+
+    /// Tells the handler, and the client when there is a reason to tell it.
+    async fn end<W: FrameWriter>(
+        mut self: Box<Self>,
+        reason: Option<CloseReason>,
+        writer: Option<Box<W>>,
+    ) {
+        let Attachment { context, outbox, ended, .. } = &mut self.attachment;
+        if reason.is_some() {
+            ended.clone_from(&reason);
+        }
+        let Inner { handler, observer, limits, .. } = &*context.hub.0;
+        let told = AssertUnwindSafe(handler.on_disconnect(context));
+        if told.catch_unwind().await.is_err() {
+            observer.on(Event::Panicked);
+        }
+        if let (Some(reason), Some(mut writer)) = (reason, writer) {
+            let _ = timeout(limits.close_deadline, async {
+                // A close within a frame would be read as a part of it.
+                while let Some(rest) = outbox.hold_begun() {
+                    outbox.taken(writer.write(&[rest]).await?);
+                }
+                writer.close(&reason).await;
+                while let Some(Ok(_)) = self.reader.next().await {}
+                Ok::<_, io::Error>(())
+            })
+            .await;
         }
     }
 
@@ -163,11 +176,14 @@ impl<'a, R: FrameReader> Connection<'a, R> {
                     }
                     return (Some(reason), Some(writer));
                 }
-                Ok(Flushed::Blocked) => match self.wait_for_room(&outbox, &mut *writer).await {
-                    Ok(None) => continue,
-                    Ok(reason) => return (reason, Some(writer)),
-                    Err(_) => return (None, None),
-                },
+                // Seldom, so that its room is not kept all the time.
+                Ok(Flushed::Blocked) => {
+                    match Box::pin(self.wait_for_room(&outbox, &mut *writer)).await {
+                        Ok(None) => continue,
+                        Ok(reason) => return (reason, Some(writer)),
+                        Err(_) => return (None, None),
+                    }
+                }
                 Ok(Flushed::Empty) => {}
             }
             self.begin_refill(&outbox);
@@ -197,7 +213,7 @@ impl<'a, R: FrameReader> Connection<'a, R> {
 
     /// Queues the next part of the replay. Answers whether there was any.
     fn replay_more(&mut self) -> bool {
-        let Attachment { context, who, info, outbox, .. } = &*self.attachment;
+        let Attachment { context, who, info, outbox, .. } = &self.attachment;
         let Some(replay) = &mut self.replay else { return false };
         let Some(frames) = replay.frames(context, who, info.framing) else {
             self.replay = None;
@@ -340,16 +356,16 @@ impl<'a, R: FrameReader> Connection<'a, R> {
     }
 
     fn input(&mut self, input: Input) {
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = Vec::new();
         let refused = self.session.refused();
         self.session.handle(clock::now(), input, &mut effects);
         if self.session.refused() != refused {
             self.attachment.context.hub.0.observer.on(Event::RateLimited);
         }
-        for effect in effects.drain(..) {
+        for effect in effects {
             match effect {
                 Effect::Send(message) => {
-                    let Attachment { info, outbox, context, .. } = &*self.attachment;
+                    let Attachment { info, outbox, context, .. } = &self.attachment;
                     match framed(info.framing, &message, &context.hub.0.observer) {
                         Some(frame) => outbox.push([frame]),
                         None => outbox.end(CloseReason::INTERNAL),
@@ -362,7 +378,6 @@ impl<'a, R: FrameReader> Connection<'a, R> {
                 Effect::Close(reason) => self.attachment.outbox.end(reason),
             }
         }
-        self.effects = effects;
         self.schedule();
     }
 
