@@ -11,7 +11,8 @@ use crate::queue::{Pushed, Queue};
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     links: HashMap<u64, Link>,
-    by_topic: HashMap<Topic, HashMap<u64, Arc<Queue>>>,
+    /// A list, since listeners are nodes and these are few.
+    by_topic: HashMap<Topic, Vec<(u64, Arc<Queue>)>>,
     next_id: u64,
 }
 
@@ -49,7 +50,7 @@ impl Index {
         for topic in topics {
             if link.topics.insert(topic.clone()) {
                 let listeners = self.by_topic.entry(topic.clone()).or_default();
-                listeners.insert(id, Arc::clone(&link.queue));
+                listeners.push((id, Arc::clone(&link.queue)));
             }
         }
         Some(())
@@ -87,7 +88,7 @@ impl Index {
 
     fn forget(&mut self, id: u64, topic: &Topic) {
         let Some(listeners) = self.by_topic.get_mut(topic) else { return };
-        listeners.remove(&id);
+        listeners.retain(|(listener, _)| *listener != id);
         if listeners.is_empty() {
             self.by_topic.remove(topic);
         }

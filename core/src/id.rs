@@ -115,18 +115,19 @@ impl fmt::Debug for TenantId {
 
 /// One connection, unique over all nodes: 128 random bits, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientId(u128);
+pub struct ClientId([u8; 16]);
 
 impl ClientId {
     /// The id made of these bits; a hub draws them at random.
     pub fn from_bits(bits: u128) -> Self {
-        Self(bits)
+        // Bytes, since an integer's alignment would cost every topic 8 bytes more.
+        Self(bits.to_be_bytes())
     }
 }
 
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
@@ -148,7 +149,7 @@ impl FromStr for ClientId {
         if text.len() != 32 || !text.bytes().all(canonical) {
             return Err(ClientIdError);
         }
-        u128::from_str_radix(text, 16).map(Self).map_err(|_| ClientIdError)
+        u128::from_str_radix(text, 16).map(Self::from_bits).map_err(|_| ClientIdError)
     }
 }
 
