@@ -21,7 +21,7 @@
 //!
 //! This crate holds the three traits a server is composed from ([`Transport`], [`Bus`],
 //! [`Authenticator`]), the types they speak ([`Topic`], [`Message`], [`Publication`],
-//! [`Delivery`]) and the pure machines ([`Router`], [`Interest`]).
+//! [`Delivery`]), the engine ([`Hub`]) and the pure [`machines`] that it is made of.
 //!
 //! It refuses to listen on a port, to parse HTTP, and to know Redis, WebSocket or JWT: those are
 //! the small crates around it. Without the feature `runtime` it has no tokio and runs on wasm32.
@@ -54,6 +54,18 @@ mod transport;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// The pure machines that the engine is made of: no clock, no lock, no task, no randomness.
+///
+/// An application needs none of them. They are public so that models, fuzz targets and tools can play them.
+pub mod machines {
+    pub use crate::flow::{Dispatched, Floors, Flow, NotLive, Standing, Starts, Told};
+    pub use crate::interest::{Command, Interest};
+    pub use crate::positions::{Ask, Positions, Question, Step};
+    pub use crate::resume::{EpochChanged, Replay, Resume};
+    pub use crate::router::{Change, ConnectionKey, Router};
+    pub use crate::session::{Effect, Input, JoinRequest, Now, Operation, Outcome, Session};
+}
+
 pub use auth::{
     Action, AllowAll, Anonymous, AuthError, Authenticator, Authorizer, Claims, ClaimsError,
     ConnectRequest, Denied, FirstOf, Identity, Token, redact_query,
@@ -64,22 +76,16 @@ pub use bus::{
 pub use close::CloseReason;
 pub use codec::{ClientMessage, CorrelationId, DecodeError, decode, encode_json, push_payload};
 pub use cursor::{CursorError, CursorKey, Mark};
-pub use flow::{Dispatched, Floors, Flow, NotLive, Standing, Starts, Told};
 pub use id::{ClientId, NameError, NodeId, RoomId, TenantId, UserId};
-pub use interest::{Command, Interest};
 pub use limits::{Limits, LimitsError};
 pub use message::{Message, MessageError, MessageType, Payload};
 pub use options::{SlowPolicy, TopicOptions, TopicRules};
 pub use origin::origin_passes;
 pub use outgoing::{ErrorCode, GapReason, Outgoing};
 pub use pattern::Pattern;
-pub use positions::{Ask, Positions, Question, Step};
 pub use publication::{
     Delivery, Except, IDEMPOTENCY_WINDOW, Position, Publication, Receipt, Retention,
 };
-pub use resume::{EpochChanged, Replay, Resume};
-pub use router::{Change, ConnectionKey, Router};
-pub use session::{Effect, Input, JoinRequest, Now, Operation, Outcome, Session};
 pub use topic::{Scope, Topic};
 pub use transport::{
     Frame, FrameReader, FrameWriter, Framing, ReadError, Transport, TransportInfo, Verdict,

@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{Delivery, Floors, GapReason, HistoryPage, Mark, Topic};
+use crate::machines::Floors;
+use crate::{Delivery, GapReason, HistoryPage, Mark, Topic};
 
 /// The machine: the topics of one connection on their way from a cursor to the present.
 ///

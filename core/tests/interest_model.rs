@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tidings_core::{Command, Interest, RoomId, TenantId, Topic};
+use tidings_core::machines::{Command, Interest};
+use tidings_core::{RoomId, TenantId, Topic};
 
 #[derive(Debug, Clone)]
 enum Op {

@@ -1,9 +1,7 @@
 //! Rules of [`Positions`] that need no accident.
 
-use tidings_core::{
-    Ask, Delivery, Message, Position, Positions, Publication, Question, RoomId, Step, TenantId,
-    Top, Topic, Tops,
-};
+use tidings_core::machines::{Ask, Positions, Question, Step};
+use tidings_core::{Delivery, Message, Position, Publication, RoomId, TenantId, Top, Topic, Tops};
 
 fn room(name: &str) -> Topic {
     Topic::room(TenantId::default(), RoomId::new(name).expect("a name"))

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use tidings_core::machines::{Effect, Input, Now, Operation, Outcome, Session};
 use tidings_core::{
-    CloseReason, CorrelationId, Effect, ErrorCode, Input, Limits, Message, Now, Operation, Outcome,
-    Outgoing, Payload, Session, Verdict,
+    CloseReason, CorrelationId, ErrorCode, Limits, Message, Outgoing, Payload, Verdict,
 };
 
 /// What a message means, by the table.

@@ -16,7 +16,8 @@ use super::serve::Attachment;
 use super::slot::Slot;
 use super::spawn::{client_id, spawn};
 use super::types::{AttachError, ConnectError, ConnectOptions};
-use crate::{ConnectRequest, ConnectionKey, Identity, Outgoing, Topic, TransportInfo, UserId};
+use crate::machines::ConnectionKey;
+use crate::{ConnectRequest, Identity, Outgoing, Topic, TransportInfo, UserId};
 
 impl Hub {
     /// Takes in who sent a request, as [`authenticate`](Self::authenticate) and [`attach`](Self::attach) do with what

@@ -18,9 +18,10 @@ use super::reader::Reader;
 use super::shard::Shard;
 use super::spawn::{client_id, supervise};
 use super::types::StartError;
+use crate::machines::Positions;
 use crate::{
-    Authenticator, Authorizer, Bus, BusError, CloseReason, CursorKey, Limits, NodeId, Positions,
-    Topic, TopicRules,
+    Authenticator, Authorizer, Bus, BusError, CloseReason, CursorKey, Limits, NodeId, Topic,
+    TopicRules,
 };
 
 /// Puts a hub together.

@@ -20,9 +20,9 @@ use super::link::{Link, LinkEvent};
 use super::reads::{Answer, Reads};
 use super::routed::Routed;
 use super::sabotage;
+use crate::machines::{Ask, Positions, Question, Step};
 use crate::{
-    Ask, Bus, BusError, CursorKey, Delivery, GapReason, Limits, Mark, Positions, Question, Scope,
-    Step, Topic, TopicRules,
+    Bus, BusError, CursorKey, Delivery, GapReason, Limits, Mark, Scope, Topic, TopicRules,
 };
 
 /// What shards and connections ask of the dispatcher.

@@ -7,7 +7,8 @@ use super::clock;
 use super::hub::Hub;
 use super::inbox::ShardHandle;
 use super::shard::Members;
-use crate::{CloseReason, ConnectionKey, Limits, Outgoing};
+use crate::machines::ConnectionKey;
+use crate::{CloseReason, Limits, Outgoing};
 
 /// When each of a number of connections leaves and when it is to come back. Pure; times are since the start.
 ///

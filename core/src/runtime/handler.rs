@@ -11,9 +11,10 @@ use super::hub::Hub;
 use super::inbox::ShardHandle;
 use super::observer::Event;
 use super::types::PublishError;
+use crate::machines::ConnectionKey;
 use crate::{
-    Action, BusError, ClientId, CloseReason, ConnectionKey, Denied, ErrorCode, Identity, Message,
-    Outgoing, Publication, Receipt, RoomId, Topic,
+    Action, BusError, ClientId, CloseReason, Denied, ErrorCode, Identity, Message, Outgoing,
+    Publication, Receipt, RoomId, Topic,
 };
 
 /// What an application does with its clients' own messages.

@@ -13,7 +13,8 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::clock;
 use super::observer::{Event, Observing};
 use super::spawn::jitter;
-use crate::{Bus, BusError, BusInterest, BusLink, Command, Delivery, Interest, Topic};
+use crate::machines::{Command, Interest};
+use crate::{Bus, BusError, BusInterest, BusLink, Delivery, Topic};
 
 /// What happened on a link.
 #[derive(Debug)]

@@ -9,10 +9,11 @@ use super::replay::{Replaying, prove};
 use super::shard::Joined;
 use super::slot::gap_of;
 use super::types::ConnectOptions;
+use crate::machines::{Resume, Starts};
 use crate::session::{JoinRequest, Outcome};
 use crate::{
     Action, ClientMessage, CloseReason, ConnectRequest, CorrelationId, Denied, ErrorCode,
-    GapReason, Identity, Mark, Outgoing, Resume, RoomId, Scope, Starts, Topic,
+    GapReason, Identity, Mark, Outgoing, RoomId, Scope, Topic,
 };
 
 /// How an operation changes the connection besides its outcome.

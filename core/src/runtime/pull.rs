@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::routed::Routed;
 use super::shard::Members;
 use super::slot::Overflown;
-use crate::{Change, ConnectionKey, Floors, Mark, Starts, Topic};
+use crate::machines::{Change, ConnectionKey, Floors, Starts};
+use crate::{Mark, Topic};
 
 impl Members {
     /// Holds back from a connection what is dispatched from now on. Answers from where it has to read its topics.

@@ -13,7 +13,8 @@ use tokio::time::{Sleep, sleep};
 
 use super::link::in_time;
 use super::spawn::jitter;
-use crate::{Ask, Bus, BusError, HistoryPage, Positions, Question, Tops};
+use crate::machines::{Ask, Positions, Question};
+use crate::{Bus, BusError, HistoryPage, Tops};
 
 /// What the history answered.
 #[derive(Debug)]

@@ -11,7 +11,8 @@ use super::observer::Event;
 use super::routed::{Receiver, framed_or_gap};
 use super::slot::{Overflown, gap_of};
 use super::spawn::jitter;
-use crate::{BusError, EpochChanged, Framing, HistoryPage, Outgoing, Replay, Resume, Topic};
+use crate::machines::{EpochChanged, Replay, Resume};
+use crate::{BusError, Framing, HistoryPage, Outgoing, Topic};
 
 /// A replay that is under way. One step at a time; the connection polls it.
 pub(crate) struct Replaying {

@@ -1,7 +1,8 @@
 //! Ways to break a node on purpose, so that tests can prove that they would notice. A normal build has none of them:
 //! they need the feature `sabotage` and, besides, the name of one in the environment.
 
-use crate::{Delivery, GapReason, HistoryPage, Positions, Topic, Tops};
+use crate::machines::Positions;
+use crate::{Delivery, GapReason, HistoryPage, Topic, Tops};
 
 /// Nothing that is missing is read.
 pub(crate) const NO_REPAIR: &str = "no-repair";

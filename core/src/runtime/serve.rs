@@ -23,10 +23,11 @@ use super::outbox::{Flushed, Outbox};
 use super::replay::{Replaying, Step};
 use super::routed::{Receiver, framed};
 use super::types::ConnectOptions;
+use crate::machines::ConnectionKey;
 use crate::session::{Effect, Input, Operation, Outcome, Session};
 use crate::{
-    ClientId, CloseReason, ConnectionKey, Frame, FrameReader, FrameWriter, Identity, Transport,
-    TransportInfo, VerdictSender,
+    ClientId, CloseReason, Frame, FrameReader, FrameWriter, Identity, Transport, TransportInfo,
+    VerdictSender,
 };
 
 /// A connection that a hub has taken in. Dropping it is leaving: all rooms and topics are left.

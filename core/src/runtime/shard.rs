@@ -18,10 +18,8 @@ use super::outbox::Written;
 use super::routed::Routed;
 use super::slot::Slot;
 use super::spawn::jitter;
-use crate::{
-    Change, CloseReason, ConnectionKey, CursorKey, Flow, Outgoing, Router, Standing, TenantId,
-    Topic,
-};
+use crate::machines::{Change, ConnectionKey, Flow, Router, Standing};
+use crate::{CloseReason, CursorKey, Outgoing, TenantId, Topic};
 
 /// In which partition of the bus a topic is.
 pub(crate) type Partition = Arc<dyn Fn(&Topic) -> u16 + Send + Sync>;

@@ -10,10 +10,8 @@ use super::observer::{Event, Observing};
 use super::outbox::{Full, Outbox};
 use super::routed::{NumberedFraming, Receiver, Routed, framed};
 use super::sabotage;
-use crate::{
-    CloseReason, Dispatched, EpochChanged, Floors, Flow, GapReason, Mark, NotLive, Outgoing,
-    Position, Scope, Starts, Told, Topic, TransportInfo,
-};
+use crate::machines::{Dispatched, EpochChanged, Floors, Flow, NotLive, Starts, Told};
+use crate::{CloseReason, GapReason, Mark, Outgoing, Position, Scope, Topic, TransportInfo};
 
 pub(crate) struct Slot {
     pub(crate) outbox: Arc<Outbox>,

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use crate::{Change, ConnectionKey, RoomId, Router, TenantId, Topic, UserId};
+use crate::machines::{Change, ConnectionKey, Router};
+use crate::{RoomId, TenantId, Topic, UserId};
 
 /// What is done to routers. Each number counts modulo what there is.
 #[derive(Debug, Clone, Copy)]

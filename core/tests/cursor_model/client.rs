@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidings_core::{Dispatched as _, HistoryPage, Mark, Replay, Resume, Starts, Topic};
+use tidings_core::machines::{Dispatched as _, Replay, Resume, Starts};
+use tidings_core::{HistoryPage, Mark, Topic};
 
 use crate::log::{self, Log};
 use crate::node::Node;

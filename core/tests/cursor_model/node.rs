@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use tidings_core::{Ask, Delivery, HistoryPage, Positions, Question, Step, Topic, Tops};
+use tidings_core::machines::{Ask, Positions, Question, Step};
+use tidings_core::{Delivery, HistoryPage, Topic, Tops};
 
 use crate::log::Log;
 use crate::shard::{Entry, Sent, Shard};

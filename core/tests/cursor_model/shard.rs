@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
-use tidings_core::{
-    Delivery, Dispatched, Floors, Flow, GapReason, Mark, NotLive, Position, Standing, Starts, Told,
-    Topic,
-};
+use tidings_core::machines::{Dispatched, Floors, Flow, NotLive, Standing, Starts, Told};
+use tidings_core::{Delivery, GapReason, Mark, Position, Topic};
 
 use crate::log::{Log, topic};
 
