@@ -102,7 +102,8 @@ impl Node {
     /// When it has ended.
     pub async fn signal(&self, name: &str) -> io::Result<()> {
         let pid = self.pid().ok_or_else(|| invalid("the server has ended"))?;
-        let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+        // The shell's own `kill`: not every system has the program.
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
         if status.await?.success() { Ok(()) } else { Err(invalid("the server has ended")) }
     }
 

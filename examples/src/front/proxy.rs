@@ -99,7 +99,7 @@ impl From<&Proxy> for SocketAddr {
 impl Drop for Proxy {
     fn drop(&mut self) {
         // A signal that it can hear: nginx ends its workers.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = Command::new("sh").args(["-c", &format!("kill {}", self.child.id())]).status();
         for _ in 0..TRIES {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 break;
