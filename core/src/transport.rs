@@ -34,7 +34,8 @@ pub trait FrameReader: Send + 'static {
     /// - Every message of the peer once, whole and in order.
     ///
     /// # Errors
-    /// [`ReadError`] tells with which close code the connection ends; nothing is read after it.
+    /// [`ReadError`] tells with which close code the connection ends, and comes once. It is awaited further while
+    /// that code is on its way: what the peer still sends is read and dropped, and `None` is its end.
     fn next(&mut self) -> impl Future<Output = Option<Result<Frame, ReadError>>> + Send;
 }
 

@@ -15,8 +15,11 @@ async fn connect(server: &Server) -> TcpStream {
 
 /// A WebSocket of which the test writes every byte. What came after the head is lost but for its first bytes.
 async fn websocket(server: &Server) -> TcpStream {
+    websocket_of(server, &token("mallory")).await
+}
+
+async fn websocket_of(server: &Server, token: &str) -> TcpStream {
     let mut socket = connect(server).await;
-    let token = token("mallory");
     let request = format!(
         "GET /ws?token={token} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -236,6 +239,37 @@ async fn what_breaks_the_protocol_is_told_so() {
         assert_eq!(close_code(&mut socket).await, Some(code), "{what}");
     }
     still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn who_is_still_sending_is_told_why_it_ends() {
+    let server = Server::start(&["close_deadline=30"]);
+    let before = server.resident_kib();
+    let good = token("mallory");
+    for (what, token, first, code) in [
+        ("a message that is too big", &*good, 0x81, 1009),
+        ("a binary message", &*good, 0x82, 1003),
+        ("a bad token", "nonsense", 0x81, 1008),
+    ] {
+        let mut socket = websocket_of(&server, token).await;
+        // Far more than the sockets of both sides hold, and not a byte of the server's is read meanwhile.
+        socket.write_all(&header(first, 64 << 20)).await.expect("a header");
+        let written = flood(&mut socket, &[b'x'; 65_536], 64 << 20).await;
+        assert_eq!(written, 64 << 20, "{what}: the server hung up");
+        assert_eq!(close_code(&mut socket).await, Some(code), "{what}");
+    }
+    assert!(server.resident_kib() < before + SOME_KIB);
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn who_goes_on_sending_after_the_close_is_cut() {
+    let server = Server::start(&["close_deadline=0.5"]);
+    let files = server.open_files();
+    let mut socket = websocket(&server).await;
+    socket.write_all(&header(0x81, u64::from(u32::MAX))).await.expect("a header");
+    soon("the cut", async { while socket.write_all(&[b'x'; 1000]).await.is_ok() {} }).await;
+    until("its socket is closed", || server.open_files() <= files).await;
 }
 
 #[tokio::test]

@@ -96,6 +96,9 @@ enum End {
     Open,
     /// This error, once.
     Failed(ReadError),
+    /// Nothing, but the peer may be in the middle of a message: what it sends is read and dropped, since
+    /// a socket that is closed over unread bytes is reset, and the close frame is lost with it.
+    Draining,
     /// Nothing.
     Closed,
 }
@@ -147,11 +150,15 @@ impl<R: AsyncRead + Unpin> WsReader<R> {
             if let Some(frame) = self.pop() {
                 return Poll::Ready(Some(Ok(frame)));
             }
-            if !matches!(self.end, End::Open) {
-                return Poll::Ready(match std::mem::replace(&mut self.end, End::Closed) {
-                    End::Failed(error) => Some(Err(error)),
-                    End::Open | End::Closed => None,
-                });
+            match std::mem::replace(&mut self.end, End::Closed) {
+                End::Closed => return Poll::Ready(None),
+                End::Failed(error) => {
+                    if !matches!(error, ReadError::Io(_)) {
+                        self.end = End::Draining;
+                    }
+                    return Poll::Ready(Some(Err(error)));
+                }
+                open => self.end = open,
             }
             if self.undecoded.is_empty() {
                 ready!(self.poll_fill(cx));

@@ -3,7 +3,7 @@
 
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
-use tidings_core::{CloseReason, ConnectRequest, FrameWriter, Hub, Transport};
+use tidings_core::{CloseReason, ConnectRequest, FrameReader, FrameWriter, Hub, Transport};
 use tokio::time::timeout;
 
 use crate::{WsConfig, accept, upgraded};
@@ -33,8 +33,13 @@ pub fn serve<B>(hub: &Hub, request: &mut Request<B>, config: &WsConfig) -> Respo
             Ok(attachment) => drop(tokio::spawn(attachment.serve(transport))),
             Err(error) => {
                 let reason = error.close_reason();
-                let (_reader, mut writer) = transport.split();
-                let _ = timeout(hub.limits().close_deadline, writer.close(&reason)).await;
+                let (mut reader, mut writer) = transport.split();
+                let _ = timeout(hub.limits().close_deadline, async {
+                    writer.close(&reason).await;
+                    // A socket that is closed over unread bytes is reset, and the reason lost.
+                    while reader.next().await.is_some() {}
+                })
+                .await;
             }
         }
     });

@@ -154,7 +154,8 @@ impl<R: FrameReader> Connection<R> {
                     outbox.taken(writer.write(&[rest]).await?);
                 }
                 writer.close(&reason).await;
-                while let Some(Ok(_)) = self.reader.next().await {}
+                // Past errors too: a socket that is closed over unread bytes is reset, and the reason lost.
+                while self.reader.next().await.is_some() {}
                 Ok::<_, io::Error>(())
             })
             .await;

@@ -148,6 +148,8 @@ fn the_subprotocol_is_named_when_it_is_offered() {
     };
     assert_eq!(chosen(&[]), None);
     assert_eq!(chosen(&["tidings.v2.json, chat"]), None);
+    assert_eq!(chosen(&["tidings.v1.msgpack"]), None);
+    assert_eq!(chosen(&["tidings.v1.msgpack, tidings.v1.json"]).expect("one"), SUBPROTOCOL);
     assert_eq!(chosen(&["chat,tidings.v1.json"]).expect("one"), SUBPROTOCOL);
     assert_eq!(chosen(&["chat", "tidings.v1.json"]).expect("one"), SUBPROTOCOL);
 }
