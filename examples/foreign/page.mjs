@@ -70,11 +70,14 @@ await main("page", async () => {
     check("page: the other tab shows the notification", true);
     const leaked = await bob.locator(line("feed", "Your order has shipped")).count();
     check("page: but not another user's", leaked === 0, leaked);
-    const closed = await ann.evaluate(() => new Promise((resolve) => {
-      const socket = new WebSocket(`${location.origin.replace("http", "ws")}/ws`);
-      socket.onopen = () => socket.send("x".repeat(200_000));
-      socket.onclose = ({ code }) => resolve(code);
-    }));
+    const closed = await ann.evaluate(async () => {
+      const { token } = await (await fetch("/demo/token?user=ann")).json();
+      const socket = new WebSocket(`${location.origin.replace("http", "ws")}/ws?token=${token}`);
+      return new Promise((resolve) => {
+        socket.onopen = () => socket.send("x".repeat(200_000));
+        socket.onclose = ({ code }) => resolve(code);
+      });
+    });
     check("page: a browser is told that its message is too big", closed === 1009, closed);
     check("page: no error in the console", complaints.length === 0, complaints);
   } finally {

@@ -154,8 +154,13 @@ impl<R: FrameReader> Connection<R> {
                     outbox.taken(writer.write(&[rest]).await?);
                 }
                 writer.close(&reason).await;
-                // Past errors too: a socket that is closed over unread bytes is reset, and the reason lost.
-                while self.reader.next().await.is_some() {}
+                // Past an error too: a socket that is closed over unread bytes is reset, and the reason lost.
+                let mut failed = false;
+                while let Some(read) = self.reader.next().await {
+                    if read.is_err() && std::mem::replace(&mut failed, true) {
+                        break;
+                    }
+                }
                 Ok::<_, io::Error>(())
             })
             .await;
