@@ -11,9 +11,10 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use tidings_core::json::{Object, present};
 use tidings_core::{AuthError, Authenticator, ConnectRequest, Identity};
 
-use crate::claims::{identify, present};
+use crate::claims::identify;
 use crate::clock::{self, Now};
 use crate::jwk::read_set;
 use crate::jwks::Jwks;
@@ -143,7 +144,8 @@ struct Header {
 fn read_header(token: &str) -> Result<Header, AuthError> {
     let (header, _) = token.split_once('.').ok_or_else(|| refused("not a token"))?;
     let header = URL_SAFE_NO_PAD.decode(header).map_err(|e| refused(&e.to_string()))?;
-    let header: Header = serde_json::from_slice(&header).map_err(|e| refused(&e.to_string()))?;
+    let Object(header): Object<Header> =
+        serde_json::from_slice(&header).map_err(|e| refused(&e.to_string()))?;
     // RFC 7515, section 4.1.11: a parameter named critical must be understood, and none is.
     if header.crit.is_some() {
         return Err(refused("crit names what is not understood"));

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use tidings_core::json::{Object, present};
 use tidings_core::{Claims, Identity, TenantId, UserId};
 
 use crate::authenticator::JwtConfig;
@@ -18,7 +19,8 @@ pub(crate) fn identify(
     config: &JwtConfig,
     now: Duration,
 ) -> Result<Identity, String> {
-    let claims: Registered = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
+    let Object(claims): Object<Registered> =
+        serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
     check_time(&claims, config.leeway, now)?;
     if let Some(issuer) = &config.issuer {
         let given = claims.iss.ok_or("no iss")?;
@@ -78,13 +80,6 @@ struct Registered {
 enum Audience {
     One(String),
     Many(Vec<String>),
-}
-
-/// A field that may be absent but, when there, must be a `T`.
-pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 /// Latest `exp`, in the year 5138: beyond it somebody counted milliseconds.

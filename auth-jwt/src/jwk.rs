@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tidings_core::json::Object;
 
 use crate::key::{Key, KeyError, KeySet, check_rsa_size, ec_algorithm};
 use crate::source::MAX_DOCUMENT_BYTES;
@@ -14,7 +15,7 @@ pub(crate) fn read_set(json: &[u8]) -> Result<KeySet, KeyError> {
     if json.len() > MAX_DOCUMENT_BYTES {
         return Err(KeyError::NotAJwks(format!("longer than {MAX_DOCUMENT_BYTES} bytes")));
     }
-    let set: Document =
+    let Object(set): Object<Document> =
         serde_json::from_slice(json).map_err(|e| KeyError::NotAJwks(e.to_string()))?;
     if set.keys.len() > MAX_KEYS {
         return Err(KeyError::NotAJwks(format!("more than {MAX_KEYS} keys")));
@@ -53,7 +54,7 @@ struct Jwk {
 }
 
 fn read_key(raw: &RawValue) -> Result<Key, String> {
-    let jwk: Jwk = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
+    let Object(jwk): Object<Jwk> = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
     if jwk.usage.as_deref().is_some_and(|usage| usage != "sig") {
         return Err("its use is not sig".into());
     }

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tidings_core::json::Object;
 use tidings_core::{
     Delivery, Except, Message, MessageType, Payload, Position, Publication, Topic, UserId,
 };
@@ -97,7 +98,7 @@ pub(crate) fn decode_at(
     bytes: &Bytes,
 ) -> Option<Delivery> {
     let (line, payload) = split_line(bytes)?;
-    let header: Header<'_> = serde_json::from_slice(&line).ok()?;
+    let Object(header): Object<Header<'_>> = serde_json::from_slice(&line).ok()?;
     let payload = match header.payload {
         Body::Json => Some(Payload::json(payload).ok()?),
         Body::Binary => Some(Payload::Binary(payload)),
@@ -167,6 +168,7 @@ mod tests {
             "{\"type\":\"a\"}\n{",
             "{\"type\":\"\"}\n1",
             "{\"type\":\"a\",\"payload\":\"x\"}\n1",
+            "1 2 3\n[\"a\"]\n1",
             "1 2\n{\"type\":\"a\"}\n1",
             "1 2 3 4\n{\"type\":\"a\"}\n1",
             "{\"type\":\"a\",\"exceptClient\":\"x\"}\n1",

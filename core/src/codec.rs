@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::json::{Object, present};
 use crate::{Message, MessageType, Outgoing, Payload};
 
 /// A message that a client sent.
@@ -65,10 +66,7 @@ pub struct DecodeError {
 pub fn decode(text: &Bytes) -> Result<ClientMessage, DecodeError> {
     let fail = |reason| DecodeError { reason, id: None };
     let json = std::str::from_utf8(text).map_err(|_| fail("the message is not UTF-8"))?;
-    if !json.trim_start_matches(WHITE_SPACE).starts_with('{') {
-        return Err(fail("the message is not a JSON object"));
-    }
-    let fields: Fields<'_> = serde_json::from_str(json)
+    let Object(fields): Object<Fields<'_>> = serde_json::from_str(json)
         .map_err(|_| fail("the message is not a JSON object with `type`, `payload` and `id`"))?;
 
     let id = match fields.id.map(|id| CorrelationId::read(id.get())) {
@@ -149,6 +147,7 @@ pub(crate) fn too_deep(json: &[u8], levels: usize) -> bool {
     false
 }
 
+/// A payload of `null` is passed through, an id of `null` is refused: neither is absent.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow, rename = "type", default)]
@@ -159,11 +158,6 @@ struct Fields<'a> {
     id: Option<&'a RawValue>,
 }
 
-/// Keeps a `null` apart from an absent field: a payload of `null` is passed through, an id of `null` is refused.
-fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(from).map(Some)
-}
-
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -171,8 +165,6 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 const MAX_ID_BYTES: usize = 64;
 /// Deepest nesting of a message (protocol, "Messages").
 pub(crate) const MAX_DEPTH: usize = 128;
-/// White space around a JSON value (RFC 8259, section 2).
-const WHITE_SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 
 #[cfg(test)]
 mod tests {

@@ -35,6 +35,7 @@ mod cursor;
 mod flow;
 mod id;
 mod interest;
+pub mod json;
 mod limits;
 mod message;
 mod options;

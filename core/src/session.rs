@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use crate::bucket::Bucket;
 use crate::codec::{ClientMessage, CorrelationId, decode};
+use crate::json::Object;
 use crate::outgoing::{ErrorCode, Outgoing};
-use crate::{CloseReason, Limits, Message, RoomId, Verdict};
+use crate::{CloseReason, Limits, Message, RoomId, Token, Verdict};
 
 /// The time, twice: for distances and for what is written on tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub enum Operation {
     /// Check a new token and, when it is good, answer `token:renewed`.
     Renew {
         /// The new token.
-        token: String,
+        token: Token,
         /// What the answer carries.
         id: Option<CorrelationId>,
     },
@@ -209,43 +210,30 @@ impl Session {
     /// The protocol's table "From the client".
     fn meaning(&self, now: Now, read: ClientMessage) -> Result<Effect, Misread> {
         let id = read.id.clone();
-        let fields = || -> Result<Fields, Misread> {
-            let json = read.message.payload.as_ref().map(|p| p.bytes().as_ref());
-            let fields = json.and_then(|json| serde_json::from_slice(json).ok());
-            fields.ok_or((
-                ErrorCode::InvalidMessage,
-                "the payload lacks a field or has a wrong one",
-                id.clone(),
-            ))
-        };
-        let room = |fields: &Fields| -> Result<RoomId, Misread> {
-            let room = fields.room_id.as_ref().and_then(|room| RoomId::new(room).ok());
-            room.ok_or((
-                ErrorCode::InvalidMessage,
-                "`roomId` must be a string of 1 to 255 bytes without control characters",
-                id.clone(),
-            ))
-        };
+        let invalid = |text| (ErrorCode::InvalidMessage, text, id.clone());
         Ok(Effect::Start(match read.message.kind.as_str() {
             "ping" => {
                 let pong = Outgoing::pong(now.unix.as_millis() as u64);
                 return Ok(Effect::Send(pong.answering(id)));
             }
             "join:room" => {
-                let fields = fields()?;
-                let (room, presence) = (room(&fields)?, fields.presence.unwrap_or(false));
-                Operation::Join(JoinRequest { room, cursor: fields.cursor, presence, id })
+                let join: Join = payload(&read).ok_or_else(|| invalid(JOIN))?;
+                let room = RoomId::new(join.room_id).map_err(|_| invalid(ROOM_ID))?;
+                let presence = join.presence.unwrap_or(false);
+                Operation::Join(JoinRequest { room, cursor: join.cursor, presence, id })
             }
-            "leave:room" => Operation::Leave { room: room(&fields()?)?, id },
+            "leave:room" => {
+                let leave: Leave = payload(&read).ok_or_else(|| invalid(ROOM_ID))?;
+                let room = RoomId::new(leave.room_id).map_err(|_| invalid(ROOM_ID))?;
+                Operation::Leave { room, id }
+            }
             "token:renew" => {
-                let missing = (ErrorCode::InvalidMessage, "`token` must be a string", id.clone());
-                match fields()?.token.ok_or(missing)? {
-                    token if token.is_empty() => {
-                        let text = "an empty token is no good; the old one goes on";
-                        return Err((ErrorCode::Forbidden, text, id));
-                    }
-                    token => Operation::Renew { token, id },
-                }
+                let renew: Renew = payload(&read).ok_or_else(|| invalid(TOKEN))?;
+                let Some(token) = Token::new(renew.token) else {
+                    let text = "an empty token is no good; the old one goes on";
+                    return Err((ErrorCode::Forbidden, text, id));
+                };
+                Operation::Renew { token, id }
             }
             _ if read.message.kind.is_reserved() => {
                 return Err((ErrorCode::ReservedType, "this type is the server's", id));
@@ -327,15 +315,34 @@ fn failure(id: Option<CorrelationId>, code: ErrorCode, text: &str) -> Effect {
     Effect::Send(Outgoing::error(code, text, None).answering(id))
 }
 
-/// What the payloads of the client's own types may hold.
+/// The payload of one of the client's own types, when it is an object with the fields of `T`; others are ignored.
+fn payload<'a, T: Deserialize<'a>>(read: &'a ClientMessage) -> Option<T> {
+    let json = read.message.payload.as_ref()?.bytes();
+    serde_json::from_slice(json).ok().map(|Object(fields)| fields)
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields {
-    room_id: Option<String>,
+struct Join {
+    room_id: String,
     cursor: Option<String>,
     presence: Option<bool>,
-    token: Option<String>,
 }
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Leave {
+    room_id: String,
+}
+
+#[derive(Deserialize)]
+struct Renew {
+    token: String,
+}
+
+const JOIN: &str = "the payload is an object with `roomId`, and perhaps `cursor`, a string, and `presence`, a boolean";
+const ROOM_ID: &str = "`roomId` must be a string of 1 to 255 bytes without control characters";
+const TOKEN: &str = "`token` must be a string";
 
 /// `token:expiring` comes at most so long before the end (protocol, "From the server").
 const LONGEST_WARNING: Duration = Duration::from_secs(60);

@@ -166,3 +166,39 @@ async fn the_scheme_of_the_publish_key_is_spelled_in_any_case() {
     }
     assert_eq!(publish(&server, "Bearer x", &to_room("1")).await.0, 401);
 }
+
+#[tokio::test]
+async fn an_array_is_no_object() {
+    let server = Server::start(&[]);
+    let mut client = Client::in_room(&server, &token("ada"), "r").await;
+    for (kind, payload) in [
+        ("join:room", json!(["r1", null, true, null])),
+        ("leave:room", json!(["r"])),
+        ("leave:room", json!(["r", null, null, null])),
+        ("token:renew", json!([null, null, null, token("ada")])),
+        ("token:renew", json!([token("ada")])),
+        ("room:message", json!(["r", 5])),
+    ] {
+        client.send(&json!({"type": kind, "payload": payload, "id": 1})).await;
+        let error = client.next().await;
+        assert_eq!(error["payload"]["code"], "invalid_message", "{kind} {payload}: {error}");
+        assert_eq!(error["id"], 1);
+    }
+    for body in [
+        r#"[[["r",null,null,null],null,"news",1,null,null]]"#,
+        r#"{"to":["r",null,null,null],"type":"news"}"#,
+        r#"{"to":{"room":"r"},"except":[null,"ada",null,null],"type":"news"}"#,
+    ] {
+        let (status, answer) = publish(&server, "Bearer", body).await;
+        assert_eq!(
+            (status, &answer[0]["error"]["code"]),
+            (200, &json!("invalid_message")),
+            "{body}: {answer}"
+        );
+    }
+    let body = r#"["ada",null,null,"x"]"#;
+    assert_eq!(Server::http(server.admin, "POST /disconnect", "", body).await.0, 400);
+    // She is still in her room, and was sent nothing of it.
+    assert_eq!(publish(&server, "Bearer", &to_room("7")).await.0, 200);
+    assert_eq!(client.next().await["payload"], 7);
+}

@@ -3,14 +3,17 @@
 //! They are ordinary functions, so that `examples/tests/corpora.rs` replays the corpora on stable.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri, header};
+use tidings_core::machines::{Effect, Input, Now, Operation, Session};
 use tidings_core::testing::router_model::{Op, check};
-use tidings_core::{ConnectRequest, Frame, Outgoing, encode_json, redact_query};
+use tidings_core::{ConnectRequest, Frame, Limits, Outgoing, encode_json, redact_query};
 use tidings_transport_ws::Decoder;
 
-/// Any bytes are decoded without a panic; what is accepted is encoded again with the same payload bytes.
+/// Any bytes are decoded without a panic; what is accepted is encoded again with the same payload bytes, and the
+/// payload of a type that a session carries out itself is an object.
 pub fn decode(data: &[u8]) {
     let text = Bytes::copy_from_slice(data);
     let Ok(read) = tidings_core::decode(&text) else { return };
@@ -23,6 +26,16 @@ pub fn decode(data: &[u8]) {
     }
     let again = tidings_core::decode(&Bytes::from(encoded));
     assert_eq!(again.as_ref(), Ok(&read), "it does not read what it wrote");
+
+    let mut effects = Vec::new();
+    let now = Now { monotonic: Duration::ZERO, unix: Duration::ZERO };
+    Session::new(now, &Limits::default(), None).handle(now, Input::Message(text), &mut effects);
+    let payload = read.message.payload.as_ref().map(|payload| payload.bytes().as_ref());
+    for effect in effects {
+        let Effect::Start(operation) = effect else { continue };
+        let is_object = payload.is_some_and(|json| json.starts_with(b"{"));
+        assert!(is_object || matches!(operation, Operation::Handle(_)), "{operation:?}");
+    }
 }
 
 /// Three lines: a target, an `Authorization`, a `Cookie`. No token is shown by a request's `Debug` or

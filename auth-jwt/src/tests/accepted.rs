@@ -148,12 +148,14 @@ fn a_set_keeps_what_verifies_signatures() {
         with("rsa", "e", json!("AAAAAAAB")),
         with("rsa", "n", json!("not base64url!")),
         json!("k"),
+        json!(["OKP", "k", null, null, null, "Ed25519", null, null, jwk("ed", "k")["x"], null]),
     ] {
         let answer = take(json!([wrong]));
         assert!(matches!(answer, Err(KeyError::NoUsableKey(_))), "{wrong} {answer:?}");
         assert_eq!(take(json!([wrong, jwk("ed", "good")])), Ok(()));
     }
-    for document in ["", "{}", "[]", r#"{"keys":7}"#, &" ".repeat(300 * 1024)] {
+    let array = json!([[jwk("ed", "k")]]).to_string();
+    for document in ["", "{}", "[]", &array, r#"{"keys":7}"#, &" ".repeat(300 * 1024)] {
         let answer = JwtAuthenticator::from_jwks(document, JwtConfig::default());
         assert!(matches!(answer, Err(KeyError::NotAJwks(_))));
     }

@@ -13,7 +13,7 @@ use crate::machines::{Resume, Starts};
 use crate::session::{JoinRequest, Outcome};
 use crate::{
     Action, ClientMessage, CloseReason, ConnectRequest, CorrelationId, Denied, ErrorCode,
-    GapReason, Identity, Mark, Outgoing, RoomId, Scope, Topic,
+    GapReason, Identity, Mark, Outgoing, RoomId, Scope, Token, Topic,
 };
 
 /// How an operation changes the connection besides its outcome.
@@ -367,10 +367,10 @@ pub(crate) async fn leave(
 }
 
 /// A renewal presents the token alone: what the first request said besides is not kept.
-pub(crate) async fn renew(context: Context, token: String, id: Option<CorrelationId>) -> Done {
+pub(crate) async fn renew(context: Context, token: Token, id: Option<CorrelationId>) -> Done {
     let failed =
         |code, text| Done::Outcome(Outcome::Failed { id: id.clone(), code, text, room: None });
-    let request = ConnectRequest::default().with_token(token);
+    let request = ConnectRequest { token: Some(token), ..ConnectRequest::default() };
     let identity = match context.hub.authenticate(&request).await {
         Ok(identity) => identity,
         Err(crate::AuthError::Unavailable(_)) => {

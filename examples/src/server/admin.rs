@@ -13,6 +13,7 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidings_bus_redis::RedisBus;
+use tidings_core::json::Object;
 use tidings_core::{CloseReason, TenantId, Topic, UserId, origin_passes};
 
 use crate::app::App;
@@ -141,7 +142,7 @@ async fn disconnect(State(app): Shared, request: Request) -> Response {
         Err(status) => return refusal(status, "at most 64 KiB, within the deadline"),
     };
     let wanted: Disconnect = match serde_json::from_slice(&body) {
-        Ok(wanted) => wanted,
+        Ok(Object(wanted)) => wanted,
         Err(error) => return bad(&format!("the body is not what this takes: {error}")),
     };
     let topic = match wanted.topic() {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidings_bus_redis::RedisBus;
+use tidings_core::json::Object;
 use tidings_core::{
     CloseReason, Context, Handler, HandlerError, Hub, Message, Publication, Reply, RoomId,
 };
@@ -68,7 +69,7 @@ impl Handler for RoomMessages {
             return Ok(Reply::Unknown);
         }
         let payload = message.payload.as_ref().ok_or(HandlerError::Invalid)?;
-        let said: Said<'_> =
+        let Object(said): Object<Said<'_>> =
             serde_json::from_slice(payload.bytes()).map_err(|_| HandlerError::Invalid)?;
         let room = RoomId::new(&said.room_id).map_err(|_| HandlerError::Invalid)?;
         if !context.is_in(&room).await {

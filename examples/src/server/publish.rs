@@ -7,9 +7,10 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tidings_core::json::{Object, present};
 use tidings_core::{
     BusError, Except, Message, MessageType, Payload, Publication, PublishError, Receipt, RoomId,
     TenantId, Topic, UserId,
@@ -87,19 +88,14 @@ fn is_away(published: &Result<Receipt, PublishError>) -> bool {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Wanted<'a> {
-    to: To,
-    except: Option<To>,
+    to: Object<To>,
+    except: Option<Object<To>>,
     #[serde(rename = "type")]
     kind: String,
     #[serde(borrow, default, deserialize_with = "present")]
     payload: Option<&'a RawValue>,
     tenant: Option<String>,
     idempotency_key: Option<String>,
-}
-
-/// Keeps a `null` apart from an absent field: it is a payload as any other.
-fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(from).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -112,15 +108,16 @@ struct To {
 }
 
 fn read(one: &RawValue, body: &Bytes) -> Result<Publication, String> {
-    let wanted: Wanted<'_> = serde_json::from_str(one.get()).map_err(|e| e.to_string())?;
+    let Object(wanted): Object<Wanted<'_>> =
+        serde_json::from_str(one.get()).map_err(|e| e.to_string())?;
     let tenant =
         wanted.tenant.map(TenantId::new).transpose().map_err(|e| format!("tenant: {e}"))?;
-    let topic = topic(wanted.to, tenant.unwrap_or_default())?;
+    let topic = topic(wanted.to.0, tenant.unwrap_or_default())?;
     let kind = MessageType::new(&wanted.kind).map_err(|e| format!("type: {e}"))?;
     let payload = wanted.payload.map(|raw| Payload::json(body.slice_ref(raw.get().as_bytes())));
     let payload = payload.transpose().map_err(|e| format!("payload: {e}"))?;
     let mut publication = Publication::new(topic, Message { kind, payload });
-    publication.except = wanted.except.map(except).transpose()?;
+    publication.except = wanted.except.map(|Object(who)| except(who)).transpose()?;
     publication.idempotency_key = wanted.idempotency_key;
     Ok(publication)
 }
