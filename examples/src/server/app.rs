@@ -16,8 +16,7 @@ use tidings_transport_ws::WsConfig;
 use crate::cli::Cli;
 use crate::metrics::Metrics;
 
-/// What the routes share.
-#[derive(Debug)]
+/// What the routes share. It holds secrets, so it has no `Debug`.
 pub(crate) struct App {
     pub(crate) hub: Hub,
     pub(crate) cli: Cli,

@@ -6,7 +6,8 @@ use clap::Parser;
 use tidings_core::{Limits, Pattern, Retention, TopicOptions, TopicRules};
 
 /// Pushes events to rooms and users over WebSocket and Server-Sent Events.
-#[derive(Debug, Clone, Parser)]
+// It holds secrets, so it has no `Debug`.
+#[derive(Clone, Parser)]
 #[command(name = "tidings-server", version)]
 pub(crate) struct Cli {
     /// Where clients connect.
