@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use futures_util::stream;
 use tidings_bus_memory::MemoryBus;
 use tidings_core::{
-    AllowAll, Anonymous, Bus, BusError, BusInterest, BusLink, ConnectOptions, Delivery, History,
-    Hub, Limits, Presence, Publication, Receipt, Scope, StartError, Topic,
+    AllowAll, Anonymous, Bus, BusError, BusInterest, BusLink, CloseReason, ConnectOptions,
+    Delivery, History, Hub, Limits, Presence, Publication, Receipt, Scope, StartError, Topic,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -173,6 +173,23 @@ async fn a_subscription_that_hangs_is_a_lost_link() {
     bus.fault.send_replace(Fault::None);
     until(async || hub.is_bus_up()).await;
     attach(&hub, "u").await.expect("the bus is there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_is_cut_while_the_bus_hangs_leaves_no_topic() {
+    let bus = Faulty::new(MemoryBus::default(), false);
+    let hub = start(&bus).await.expect("the bus is there");
+    let mut client = Client::connect(&hub, "u").await;
+    bus.fault.send_replace(Fault::SubscribeHangs);
+    client.say(r#"{"type":"join:room","payload":{"roomId":"r"}}"#).await;
+    tokio::time::sleep(Limits::default().bus_deadline / 2).await;
+    assert_eq!(hub.disconnect(user("u"), CloseReason::DISCONNECTED).await, 1);
+    client.ended().await;
+    bus.fault.send_replace(Fault::None);
+    until(async || !hub.is_bus_up()).await;
+    until(async || hub.is_bus_up()).await;
+    let receipt = hub.publish(news(&room("r"), 0)).await.expect("the bus is there");
+    assert_eq!(receipt.links, Some(0), "nobody is in the room");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::attendance::Attendance;
 use super::clock;
-use super::dispatcher::BusAway;
 use super::hub::Hub;
 use super::observer::Event;
 use super::outbox::Outbox;
@@ -16,6 +16,7 @@ use super::serve::Attachment;
 use super::slot::Slot;
 use super::spawn::{client_id, spawn};
 use super::types::{AttachError, ConnectError, ConnectOptions};
+use super::wish::BusAway;
 use crate::machines::ConnectionKey;
 use crate::{ConnectRequest, Identity, Outgoing, Topic, TransportInfo, UserId};
 
@@ -108,11 +109,9 @@ impl Hub {
         ];
         let number = self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.0.shards.len();
         let shard = self.0.shards[number].clone();
-        let mut entry = Entry::new(self, number, &topics, &who);
-        let before = self.want(number, topics.to_vec()).await;
-        let before = before.map_err(|BusAway| AttachError::BusAway)?;
-        self.count_in(&topics[0], &who, before).await?;
-        entry.is_counted = true;
+        let wished = self.want(number, topics.to_vec()).await;
+        let wished = wished.map_err(|BusAway| AttachError::BusAway)?;
+        let mut counted = self.count_in(&topics[0], &who, wished.before).await?;
         // Who comes back is told `connected` once it is known what it missed.
         let cursor = options.cursor.as_deref();
         let resumes = cursor.is_some_and(|cursor| self.read_cursor(&who.tenant, cursor).is_some());
@@ -123,9 +122,9 @@ impl Hub {
         let number_of_framing = self.framing_number(info.framing.id);
         let observer = self.0.observer.clone();
         let slot = Slot::new(outbox.clone(), who.clone(), &info, number_of_framing, observer);
-        let key = shard.ask(move |members| members.attach(slot, &topics, first)).await;
+        let key = shard.ask(move |members| members.attach(slot, &topics, wished, first)).await;
         let key: ConnectionKey = key.ok_or(AttachError::Internal)?;
-        entry.is_done = true;
+        counted.is_in = true;
         // Those who leave were counted before it came.
         if self.is_draining() {
             shard.run(move |members| members.detach(key));
@@ -144,56 +143,43 @@ impl Hub {
     }
 
     /// Counts a connection of a user over all nodes, or over this one while that cannot be known.
-    async fn count_in(
-        &self,
+    async fn count_in<'a>(
+        &'a self,
         topic: &Topic,
         who: &Receiver,
         before: usize,
-    ) -> Result<(), AttachError> {
+    ) -> Result<Counted<'a>, AttachError> {
         let max = self.0.limits.connections_per_user;
         if max > 0 && before >= max {
             return Err(AttachError::TooMany);
         }
-        let Some(attendance) = &self.0.attendance else { return Ok(()) };
-        attendance.come(topic, &who.user);
+        let attendance = self.0.attendance.as_ref();
+        attendance.inspect(|attendance| attendance.come(topic, &who.user));
+        let (topic, user) = (topic.clone(), who.user.clone());
+        let counted = Counted { attendance, topic, user, is_in: false };
         if max > 0
-            && let Some(tally) = attendance.claimed(topic, &who.user).await
+            && let Some(attendance) = attendance
+            && let Some(tally) = attendance.claimed(&counted.topic, &counted.user).await
             && tally.after > max as u64
         {
-            attendance.leave(topic, &who.user);
             return Err(AttachError::TooMany);
         }
-        Ok(())
+        Ok(counted)
     }
 }
 
-/// A connection on its way in: what was begun for it is undone, unless it is done.
-struct Entry<'a> {
-    hub: &'a Hub,
-    shard: usize,
-    topics: Vec<Topic>,
+/// A connection on its way in that is counted: no longer, unless it is taken in.
+struct Counted<'a> {
+    attendance: Option<&'a Attendance>,
+    topic: Topic,
     user: UserId,
-    is_counted: bool,
-    is_done: bool,
+    is_in: bool,
 }
 
-impl<'a> Entry<'a> {
-    fn new(hub: &'a Hub, shard: usize, topics: &[Topic], who: &Receiver) -> Self {
-        let (topics, user) = (topics.to_vec(), who.user.clone());
-        Self { hub, shard, topics, user, is_counted: false, is_done: false }
-    }
-}
-
-impl Drop for Entry<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        if self.is_done {
-            return;
-        }
-        if let (true, Some(attendance)) = (self.is_counted, &self.hub.0.attendance) {
-            attendance.leave(&self.topics[0], &self.user);
-        }
-        for topic in self.topics.drain(..) {
-            self.hub.give_up(self.shard, topic);
+        if let Some(attendance) = self.attendance.filter(|_| !self.is_in) {
+            attendance.leave(&self.topic, &self.user);
         }
     }
 }

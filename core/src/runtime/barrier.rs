@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::dispatcher::BusAway;
+use super::wish::BusAway;
 
 type Answer = oneshot::Sender<Result<usize, BusAway>>;
 

@@ -205,7 +205,9 @@ impl HubBuilder {
             gate,
         }));
         // When the bus goes away just now, the wish stands and is fulfilled once it is back.
-        let _ = hub.want(0, vec![hub.0.commands.topic()]).await;
+        let (wished, subscribed) = hub.wish(0, vec![hub.0.commands.topic()]);
+        wished.fulfil();
+        let _ = subscribed.await;
         Ok(hub)
     }
 }

@@ -20,24 +20,11 @@ use super::link::{Link, LinkEvent};
 use super::reads::{Answer, Reads};
 use super::routed::Routed;
 use super::sabotage;
+use super::wish::{BusAway, Wish};
 use crate::machines::{Ask, Positions, Question, Step};
 use crate::{
     Bus, BusError, CursorKey, Delivery, GapReason, Limits, Mark, Scope, Topic, TopicRules,
 };
-
-/// What shards and connections ask of the dispatcher.
-#[derive(Debug)]
-pub(crate) enum Wish {
-    /// A connection of the shard will be in these topics; answered once all are subscribed, and the places of
-    /// those that are kept are known. Answers how many connections were in the first of them before.
-    Want { topics: Vec<Topic>, shard: usize, answer: oneshot::Sender<Result<usize, BusAway>> },
-    /// A connection of the shard is no longer in this topic.
-    Drop { topic: Topic, shard: usize },
-}
-
-/// The bus is away, so a topic cannot be subscribed now.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BusAway;
 
 pub(crate) struct Dispatcher {
     bus: Arc<dyn Bus>,

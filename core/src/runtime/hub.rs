@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::attendance::Attendance;
 use super::builder::HubBuilder;
 use super::clock;
 use super::command::Commands;
-use super::dispatcher::{BusAway, Wish};
 use super::gate::Gate;
 use super::handler::Handler;
 use super::inbox::ShardHandle;
@@ -21,6 +20,7 @@ use super::mailbox::SubmitError;
 use super::observer::{Event, Observing};
 use super::reader::Reader;
 use super::types::PublishError;
+use super::wish::Wish;
 use crate::{
     Action, AuthError, Authenticator, Authorizer, Bus, BusError, ClientId, CloseReason,
     ConnectRequest, CursorKey, Denied, Identity, Limits, Mark, NodeId, Publication, Receipt,
@@ -286,17 +286,6 @@ impl Hub {
     /// Whether the bus is there.
     pub fn is_bus_up(&self) -> bool {
         self.0.bus_up.load(Ordering::Acquire)
-    }
-
-    /// Says that a connection of a shard will be in these topics, and waits until they are subscribed.
-    pub(crate) async fn want(&self, shard: usize, topics: Vec<Topic>) -> Result<usize, BusAway> {
-        let (answer, answered) = oneshot::channel();
-        let _ = self.0.wishes.send(Wish::Want { topics, shard, answer });
-        answered.await.unwrap_or(Err(BusAway))
-    }
-
-    pub(crate) fn give_up(&self, shard: usize, topic: Topic) {
-        let _ = self.0.wishes.send(Wish::Drop { topic, shard });
     }
 
     pub(super) fn framing_number(&self, id: &'static str) -> usize {

@@ -32,6 +32,7 @@ mod shard;
 mod slot;
 mod spawn;
 mod types;
+mod wish;
 
 pub use builder::HubBuilder;
 pub use handler::{Context, Handler, HandlerError, NoHandler, Reply};

@@ -9,6 +9,7 @@ use super::replay::{Replaying, prove};
 use super::shard::Joined;
 use super::slot::gap_of;
 use super::types::ConnectOptions;
+use super::wish::{BusAway, Wished};
 use crate::machines::{Resume, Starts};
 use crate::session::{JoinRequest, Outcome};
 use crate::{
@@ -104,7 +105,7 @@ async fn welcome_back(
             Err(failed) => Err(failed),
             Ok(room) => match allowed(context, number, &room).await {
                 Err(failed) => Err(failed),
-                Ok(topic) => enter(context, &topic).await.map(|_| topic),
+                Ok((topic, wished)) => enter(context, &topic, wished).await.map(|_| topic),
             },
         });
         // Were it to go on without a room, its cursor would pass what it misses there.
@@ -179,12 +180,12 @@ fn room_of(name: &str) -> Result<RoomId, NotJoined> {
 }
 
 /// Holds a connection and puts it into a room, without a word: what comes in the room from now on waits.
-async fn enter(context: &Context, topic: &Topic) -> Result<Entered, NotJoined> {
+async fn enter(context: &Context, topic: &Topic, wished: Wished) -> Result<Entered, NotJoined> {
     let (key, max, of) = (context.key, context.hub.0.limits.rooms_per_connection, topic.clone());
     let entered = context.shard.ask(move |members| {
         let was_in = members.router.is_member(key, &of);
-        let joined = members.join_room(key, of.clone(), max, None);
-        (joined == Joined::In).then(|| {
+        let joined = members.join_room(key, &of, wished, max, None);
+        matches!(joined, Joined::In).then(|| {
             let mut starts = members.pull(key);
             let here = starts.topics.get(&of).copied();
             if !was_in {
@@ -205,7 +206,11 @@ struct Entered {
 }
 
 /// Asks whether there is place for a room and whether it may be joined, and has its topic subscribed.
-async fn allowed(context: &Context, number: usize, room: &RoomId) -> Result<Topic, NotJoined> {
+async fn allowed(
+    context: &Context,
+    number: usize,
+    room: &RoomId,
+) -> Result<(Topic, Wished), NotJoined> {
     let (key, max, topic) =
         (context.key, context.hub.0.limits.rooms_per_connection, context.room(room.clone()));
     let has_place = context.shard.look(move |members| members.has_place(key, &topic, max)).await;
@@ -221,11 +226,10 @@ async fn allowed(context: &Context, number: usize, room: &RoomId) -> Result<Topi
         }
     }
     let topic = context.room(room.clone());
-    if context.hub.want(number, vec![topic.clone()]).await.is_err() {
-        context.hub.give_up(number, topic);
-        return fail(ErrorCode::Unavailable, "the bus is away, try again");
+    match context.hub.want(number, vec![topic.clone()]).await {
+        Ok(wished) => Ok((topic, wished)),
+        Err(BusAway) => fail(ErrorCode::Unavailable, "the bus is away, try again"),
     }
-    Ok(topic)
 }
 
 fn too_many(room: Option<RoomId>) -> NotJoined {
@@ -244,24 +248,21 @@ pub(crate) async fn join(
     let is_new = !context.is_in(&room).await;
     // Who is there is read while the connection is in the room already, so that nobody comes unnoticed.
     let shows = presence && context.hub.shows(&context.room(room.clone()));
-    let mut pulls = resume.is_some() || is_new && (shows || matches!(start, Start::Marks(_)));
+    let pulls = resume.is_some() || is_new && (shows || matches!(start, Start::Marks(_)));
     let failed = |NotJoined(code, text, room), id| Outcome::Failed { id, code, text, room };
-    let topic = match allowed(context, number, &room).await {
-        Ok(topic) => topic,
+    let (topic, mut wished) = match allowed(context, number, &room).await {
+        Ok(allowed) => allowed,
         Err(not) => return (failed(not, id), resume),
     };
     if !pulls {
         let unreadable = matches!(start, Start::Unreadable);
-        match join_live(context, &topic, &room, presence, id.clone(), unreadable).await {
-            Joined::In => {}
+        match join_live(context, &topic, wished, presence, id.clone(), unreadable).await {
+            Joined::In => return (Outcome::Answered, None),
             Joined::TooManyRooms => return (failed(too_many(Some(room)), id), None),
-            Joined::Held => pulls = true,
+            Joined::Held(still_open) => wished = still_open,
         }
     }
-    if !pulls {
-        return (Outcome::Answered, None);
-    }
-    match enter(context, &topic).await {
+    match enter(context, &topic, wished).await {
         Err(not) => (failed(not, id), resume),
         Ok(entered) => {
             let resume = pull_room(context, &topic, presence, id, start, entered, resume).await;
@@ -273,21 +274,22 @@ pub(crate) async fn join(
 async fn join_live(
     context: &Context,
     topic: &Topic,
-    room: &RoomId,
+    wished: Wished,
     presence: bool,
     id: Option<CorrelationId>,
     unreadable: bool,
 ) -> Joined {
+    let Some(room) = topic.as_room() else { return Joined::In };
     let members = context.members(topic, presence).await;
     let answer = Outgoing::room_joined(room, false, members.as_deref()).answering(id);
     let (key, max) = (context.key, context.hub.0.limits.rooms_per_connection);
     let of = topic.clone();
     let joined = context.shard.ask(move |members| match members.is_held(key) {
-        true => Joined::Held,
-        false => members.join_room(key, of, max, Some(answer)),
+        true => Joined::Held(wished),
+        false => members.join_room(key, &of, wished, max, Some(answer)),
     });
     let joined = joined.await.unwrap_or(Joined::In);
-    if joined == Joined::In && unreadable {
+    if matches!(joined, Joined::In) && unreadable {
         let gap = vec![gap_of(topic, GapReason::Cursor)];
         context.tell(gap, Some(GapReason::Cursor)).await;
     }

@@ -11,13 +11,13 @@ use tokio::sync::{Notify, mpsc};
 
 use super::attendance::Attendance;
 use super::clock;
-use super::dispatcher::Wish;
 use super::inbox::{Entry, Inbox, ShardHandle};
 use super::observer::{Event, Observing};
 use super::outbox::Written;
 use super::routed::Routed;
 use super::slot::Slot;
 use super::spawn::jitter;
+use super::wish::{Wish, Wished};
 use crate::machines::{Change, ConnectionKey, Flow, Router, Standing};
 use crate::{CloseReason, CursorKey, Outgoing, TenantId, Topic};
 
@@ -39,12 +39,12 @@ pub(crate) struct Members {
 }
 
 /// How a join ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Joined {
     In,
     TooManyRooms,
-    /// The connection reads what it has skipped first.
-    Held,
+    /// The connection reads what it has skipped first; the wish is still open.
+    Held(Wished),
 }
 
 impl Members {
@@ -54,6 +54,7 @@ impl Members {
         &mut self,
         mut slot: Slot,
         topics: &[Topic],
+        wished: Wished,
         first: Option<Outgoing>,
     ) -> ConnectionKey {
         // Spread, so that those who came together are not pinged together for ever.
@@ -66,6 +67,7 @@ impl Members {
         for topic in topics {
             self.router.join(key, topic);
         }
+        wished.fulfil();
         // That a user's connection is there was claimed before it was taken in.
         key
     }
@@ -110,22 +112,24 @@ impl Members {
         }
     }
 
-    /// Puts a connection into a room. Whoever asks has wished for the topic; the wish goes with the membership.
+    /// Puts a connection into a room that is wished for; the wish goes with the membership.
     pub(crate) fn join_room(
         &mut self,
         key: ConnectionKey,
-        topic: Topic,
+        topic: &Topic,
+        wished: Wished,
         max: usize,
         say: Option<Outgoing>,
     ) -> Joined {
-        if !self.has_place(key, &topic, max) {
-            self.drop_wish(topic);
+        if !self.has_place(key, topic, max) {
             return Joined::TooManyRooms;
         }
-        match (self.router.join(key, &topic), self.router.get(key), &self.attendance) {
-            (Change::None, ..) => self.drop_wish(topic),
-            (_, Some(slot), Some(attendance)) => attendance.come(&topic, &slot.who.user),
-            _ => {}
+        // Who was in already, or is gone, gives the wish up.
+        if self.router.join(key, topic) != Change::None {
+            wished.fulfil();
+            if let (Some(slot), Some(attendance)) = (self.router.get(key), &self.attendance) {
+                attendance.come(topic, &slot.who.user);
+            }
         }
         if let (Some(slot), Some(say)) = (self.router.get(key), say) {
             slot.send([&self.with_cursor(say, &slot.who.tenant)]);
