@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +42,9 @@ use crate::{
 /// ```
 ///
 /// A panic in it ends the connection that it was called for, with 1011, and no other.
+///
+/// A connection that ends takes its call along: `on_connect` and `on_message` may be dropped at any `await`. What must be
+/// done to its end belongs into a task of its own.
 #[async_trait]
 pub trait Handler: Debug + Send + Sync + 'static {
     /// A client has connected and has been told so.
@@ -56,7 +60,10 @@ pub trait Handler: Debug + Send + Sync + 'static {
     async fn on_message(&self, context: &Context, message: &Message)
     -> Result<Reply, HandlerError>;
 
-    /// A client is gone.
+    /// A client is gone. Called once for each [`on_connect`](Self::on_connect) that returned `Ok`, and for no other.
+    ///
+    /// What is sent to the client is lost. It counts as in its rooms while this runs, so that they can be told, for at
+    /// most `close_deadline`: then this is dropped.
     async fn on_disconnect(&self, context: &Context);
 }
 
@@ -155,9 +162,18 @@ pub struct Context {
     pub(crate) key: ConnectionKey,
     pub(crate) client: ClientId,
     pub(crate) identity: Arc<Identity>,
+    /// Whether `on_connect` has returned `Ok`.
+    pub(crate) accepted: Arc<AtomicBool>,
 }
 
 impl Context {
+    /// Asks the handler whether the client may stay.
+    pub(crate) async fn accept(&self) -> Result<(), CloseReason> {
+        self.hub.0.handler.on_connect(self).await?;
+        self.accepted.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Who the client is.
     pub fn identity(&self) -> &Identity {
         &self.identity

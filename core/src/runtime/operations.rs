@@ -53,7 +53,7 @@ pub(crate) async fn welcome(context: Context, number: usize, options: ConnectOpt
         context.tell(vec![Outgoing::gap(None, GapReason::Cursor)], Some(GapReason::Cursor)).await;
     }
     let handling = context.handling(None);
-    if let Err(reason) = context.hub.0.handler.on_connect(&handling).await {
+    if let Err(reason) = handling.accept().await {
         return Done::Close(reason);
     }
     let Ok(replay) = handling.handled().await else { return Done::Close(CloseReason::INTERNAL) };
@@ -129,7 +129,7 @@ async fn welcome_back(
     let key = context.key;
     context.shard.ask(move |members| members.open(key, &connected)).await;
     let handling = context.handling(Some(Replaying::new(resume)));
-    if let Err(reason) = context.hub.0.handler.on_connect(&handling).await {
+    if let Err(reason) = handling.accept().await {
         return Done::Close(reason);
     }
     // A replay goes on through each join.

@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture};
 use tokio::time::{sleep, timeout};
 
 use super::clock;
@@ -72,7 +73,8 @@ impl Attachment {
         let shard: ShardHandle = hub.0.shards[number].clone();
         hub.0.observer.on(Event::Opened { transport: info.name });
         let (handling, client) = (None, who.client);
-        let context = Context { hub, shard, number, handling, key, client, identity };
+        let accepted = Arc::new(AtomicBool::new(false));
+        let context = Context { hub, shard, number, handling, key, client, identity, accepted };
         let (options, opened) = (Some(Box::new(options)), clock::monotonic());
         Self { context, number, outbox, who, options, info, opened, ended: None }
     }
@@ -132,23 +134,28 @@ impl<R: FrameReader> Connection<R> {
         Box::pin(self.end(reason, writer)).await;
     }
 
-    /// Tells the handler, and the client when there is a reason to tell it.
+    /// Tells the client, when there is a reason to tell it, and the handler. Both at once, so that neither waits for
+    /// the other, and each within `close_deadline`.
     async fn end<W: FrameWriter>(
         mut self: Box<Self>,
         reason: Option<CloseReason>,
         writer: Option<Box<W>>,
     ) {
-        let Attachment { context, outbox, ended, .. } = &mut self.attachment;
+        // A handler that is cut lets go of what it holds before it hears that its client is gone.
+        (self.operation, self.replay, self.verdict) = (None, None, None);
+        let Self { attachment, reader, .. } = &mut *self;
+        let Attachment { context, outbox, ended, .. } = attachment;
         if reason.is_some() {
             ended.clone_from(&reason);
         }
         let Inner { handler, observer, limits, .. } = &*context.hub.0;
-        let told = AssertUnwindSafe(handler.on_disconnect(context));
-        if told.catch_unwind().await.is_err() {
-            observer.on(Event::Panicked);
-        }
-        if let (Some(reason), Some(mut writer)) = (reason, writer) {
-            let _ = timeout(limits.close_deadline, async {
+        let telling = async {
+            if context.accepted.load(Ordering::Acquire) {
+                handler.on_disconnect(context).await;
+            }
+        };
+        let closing = async {
+            if let (Some(reason), Some(mut writer)) = (reason, writer) {
                 // A close within a frame would be read as a part of it.
                 while let Some(rest) = outbox.hold_begun() {
                     outbox.taken(writer.write(&[rest]).await?);
@@ -156,14 +163,18 @@ impl<R: FrameReader> Connection<R> {
                 writer.close(&reason).await;
                 // Past an error too: a socket that is closed over unread bytes is reset, and the reason lost.
                 let mut failed = false;
-                while let Some(read) = self.reader.next().await {
+                while let Some(read) = reader.next().await {
                     if read.is_err() && std::mem::replace(&mut failed, true) {
                         break;
                     }
                 }
-                Ok::<_, io::Error>(())
-            })
-            .await;
+            }
+            Ok::<_, io::Error>(())
+        };
+        let told = timeout(limits.close_deadline, AssertUnwindSafe(telling).catch_unwind());
+        let (told, _) = future::join(told, timeout(limits.close_deadline, closing)).await;
+        if let Ok(Err(_)) = told {
+            observer.on(Event::Panicked);
         }
     }
 
