@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
+use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, timeout};
 
 use super::clock;
@@ -270,7 +271,11 @@ impl<R: FrameReader> Connection<R> {
             step = replay(&mut self.replay, &self.attachment.context), if idle => self.replayed(step),
             frame = self.reader.next(), if idle && !going_live => match frame {
                 None => return ControlFlow::Break(Some(CloseReason::NORMAL)),
-                Some(Ok(frame)) => self.frame(frame),
+                Some(Ok(frame)) => {
+                    self.frame(frame);
+                    // A flood of frames, also of those that mean nothing, lets other tasks go between.
+                    consume_budget().await;
+                }
                 Some(Err(error)) => match CloseReason::of_read_error(&error) {
                     Some(reason) => outbox.end(reason),
                     None => return ControlFlow::Break(None),
