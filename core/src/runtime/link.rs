@@ -48,6 +48,8 @@ enum State {
 type Told = (Box<dyn BusInterest>, Result<(), BusError>);
 
 struct Live {
+    /// When it came up.
+    since: Duration,
     deliveries: BoxStream<'static, Result<Delivery, BusError>>,
     /// Away while a command is under way: the command has it.
     interest: Option<Box<dyn BusInterest>>,
@@ -101,7 +103,6 @@ impl Link {
                     Ok(link) => {
                         self.state = State::Up(Live::new(link));
                         self.interest.link_up();
-                        self.backoff = FIRST_BACKOFF;
                         self.observer.on(Event::LinkUp { partition: self.partition });
                         return Poll::Ready(LinkEvent::Up);
                     }
@@ -126,13 +127,15 @@ impl Link {
                         Poll::Ready(_) => return Poll::Ready(self.lost()),
                         Poll::Pending => {}
                     }
-                    return self.poll_timer(cx);
+                    let is_idle = live.interest.is_some() && live.pause.is_none();
+                    return if is_idle { self.poll_timer(cx) } else { Poll::Pending };
                 }
             }
         }
     }
 
-    /// Sleeps until the next unsubscribe is due; then the loop finds the command.
+    /// Sleeps until the next unsubscribe is due; then the loop finds the command. Not while a command is under way or
+    /// after a refused one: these wake the link themselves.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         let Some(due) = self.interest.next_timeout() else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| {
@@ -147,6 +150,11 @@ impl Link {
 
     fn lost(&mut self) -> LinkEvent {
         self.interest.link_lost();
+        if let State::Up(live) = &self.state
+            && clock::monotonic().saturating_sub(live.since) >= LONGEST_BACKOFF
+        {
+            self.backoff = FIRST_BACKOFF;
+        }
         self.wait();
         self.observer.on(Event::LinkLost { partition: self.partition });
         LinkEvent::Lost
@@ -162,6 +170,7 @@ impl Live {
     fn new(link: BusLink) -> Self {
         let BusLink { interest, deliveries } = link;
         Self {
+            since: clock::monotonic(),
             deliveries,
             interest: Some(interest),
             command: None,
@@ -239,6 +248,6 @@ pub(super) async fn in_time<T>(
 const LINGER: Duration = Duration::from_secs(1);
 /// Most topics of one command.
 const MAX_BATCH: usize = 512;
-/// The first wait for a new link, about; it doubles up to [`LONGEST_BACKOFF`].
+/// The first wait for a new link, about; it doubles up to [`LONGEST_BACKOFF`], until a link outlives that.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
