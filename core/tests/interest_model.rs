@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use tidings_core::machines::{Command, Interest};
 use tidings_core::{RoomId, TenantId, Topic};
 
@@ -195,7 +196,9 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 2000,
-        failure_persistence: None,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            "tests/proptest-regressions/interest_model.txt",
+        ))),
         ..ProptestConfig::default()
     })]
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use tidings_core::machines::{Effect, Input, Now, Operation, Outcome, Session};
 use tidings_core::{
     CloseReason, CorrelationId, ErrorCode, Limits, Message, Outgoing, Payload, Verdict,
@@ -392,7 +393,13 @@ fn error_code(message: &Outgoing) -> Option<&str> {
 const EDGE: f64 = 1e-6;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 512,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            "tests/proptest-regressions/session_model.txt",
+        ))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_session_keeps_the_table(
