@@ -4,6 +4,7 @@
 //! shard asks it for the members of a topic and does the rest.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::Topic;
 
@@ -191,6 +192,11 @@ impl<T> Router<T> {
         self.connections.entries.len() as u32
     }
 
+    /// How many connections were looked at so far, by whatever way; it wraps. What it grew by is what a pass cost.
+    pub fn looked_at(&self) -> usize {
+        self.connections.looked_at.load(Relaxed)
+    }
+
     /// How many connections there are.
     pub fn len(&self) -> usize {
         self.connections.len
@@ -225,11 +231,12 @@ struct Slots<T> {
     entries: Vec<Option<T>>,
     free: Vec<u32>,
     len: usize,
+    looked_at: AtomicUsize,
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), len: 0 }
+        Self { entries: Vec::new(), free: Vec::new(), len: 0, looked_at: AtomicUsize::new(0) }
     }
 }
 
@@ -252,14 +259,22 @@ impl<T> Slots<T> {
     }
 
     fn get(&self, slot: u32) -> Option<&T> {
+        self.count();
         self.entries.get(slot as usize)?.as_ref()
     }
 
     fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.count();
         self.entries.get_mut(slot as usize)?.as_mut()
     }
 
     fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.entries.iter().enumerate().filter_map(|(slot, e)| e.as_ref().map(|e| (slot as u32, e)))
+        let entries = self.entries.iter().enumerate().inspect(|_| self.count());
+        entries.filter_map(|(slot, e)| e.as_ref().map(|e| (slot as u32, e)))
+    }
+
+    /// A router has one owner: no count is lost, and none needs a locked instruction.
+    fn count(&self) {
+        self.looked_at.store(self.looked_at.load(Relaxed).wrapping_add(1), Relaxed);
     }
 }

@@ -81,24 +81,28 @@ impl FrameWriter for CountedWriter {
     }
 }
 
-/// Receivers that passes have handed messages to, added up.
+/// Receivers that passes have handed messages to, added up, and connections that they looked at.
 #[derive(Debug, Default)]
-struct Receivers(AtomicUsize);
+struct Passes {
+    receivers: AtomicUsize,
+    looked_at: AtomicUsize,
+}
 
-impl Observer for Receivers {
+impl Observer for Passes {
     fn on_event(&self, event: &Event<'_>) {
-        if let Event::Delivered { receivers, .. } = event {
-            self.0.fetch_add(*receivers, Ordering::Relaxed);
+        if let Event::Delivered { receivers, looked_at, .. } = event {
+            self.looked_at.fetch_add(*looked_at, Ordering::Relaxed);
+            self.receivers.fetch_add(*receivers, Ordering::Relaxed);
         }
     }
 }
 
 #[tokio::test]
 async fn sending_to_a_user_costs_what_its_connections_cost() {
-    let receivers = Arc::new(Receivers::default());
+    let passes = Arc::new(Passes::default());
     let bus = Arc::new(MemoryBus::default());
     let hub = Hub::builder(bus, Arc::new(Anonymous), Arc::new(AllowAll))
-        .observer(receivers.clone())
+        .observer(passes.clone())
         .shards(2)
         .start()
         .await
@@ -108,7 +112,9 @@ async fn sending_to_a_user_costs_what_its_connections_cost() {
         others.push(Counted::connect(&hub, &format!("other-{n}")).await);
     }
     let mut own = [Counted::connect(&hub, "u").await, Counted::connect(&hub, "u").await];
-    let before = [&FRAMED, &WRITES, &receivers.0].map(|count| count.load(Ordering::Relaxed));
+    let counts = [&FRAMED, &WRITES, &passes.receivers, &passes.looked_at];
+    let counted = || counts.map(|count| count.load(Ordering::Relaxed));
+    let before = counted();
     for n in 0..MESSAGES {
         publish(&hub, news(&user("u"), n)).await;
         for pipe in &mut own {
@@ -117,12 +123,14 @@ async fn sending_to_a_user_costs_what_its_connections_cost() {
         }
     }
     // The last pass is told after it has written.
-    until(async || receivers.0.load(Ordering::Relaxed) - before[2] >= 2 * MESSAGES as usize).await;
-    let after = [&FRAMED, &WRITES, &receivers.0].map(|count| count.load(Ordering::Relaxed));
-    let [framed, writes, handed] = [0, 1, 2].map(|n| after[n] - before[n]);
+    until(async || counted()[2] - before[2] >= 2 * MESSAGES as usize).await;
+    let after = counted();
+    let [framed, writes, handed, looked_at] = [0, 1, 2, 3].map(|n| after[n] - before[n]);
     let messages = MESSAGES as usize;
     assert_eq!(framed, messages, "a message is framed once");
     assert_eq!(handed, 2 * messages, "only its connections are handed anything");
+    // Messages that go in one pass look twice at a receiver.
+    assert!(looked_at >= handed && looked_at <= 2 * handed, "{looked_at} looks for {handed}");
     // A socket may be asked twice for a message, by the shard and by the connection's task.
     assert!(writes <= 4 * messages, "{writes} writes for {messages} messages to 2 of {OTHERS}");
 
@@ -131,13 +139,11 @@ async fn sending_to_a_user_costs_what_its_connections_cost() {
     for pipe in others.iter_mut().chain(&mut own) {
         assert!(in_time(pipe.next()).await.expect("a message").contains("\"payload\":7"));
     }
-    let [room_framed, room_writes] = [&FRAMED, &WRITES].map(|count| count.load(Ordering::Relaxed));
+    let [room_framed, room_writes, ..] = counted();
     assert_eq!(room_framed - after[0], 1);
     assert!(room_writes - after[1] >= OTHERS + 2);
-    until(|| async {
-        receivers.0.load(Ordering::Relaxed) - before[2] == 2 * messages + OTHERS + 2
-    })
-    .await;
+    until(async || counted()[2] - after[2] == OTHERS + 2).await;
+    assert!(counted()[3] - after[3] >= OTHERS + 2);
 }
 
 const OTHERS: usize = 1000;

@@ -73,6 +73,8 @@ pub enum Event<'a> {
         messages: usize,
         /// How many receivers these had, added up.
         receivers: usize,
+        /// How often the shard looked at a connection for that.
+        looked_at: usize,
     },
     /// Bytes have left for clients since the last such event of a shard, which comes about every second.
     Written {

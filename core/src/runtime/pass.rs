@@ -10,14 +10,17 @@ use super::shard::Members;
 impl Members {
     /// Hands the deliveries to their receivers, one push per connection.
     pub(super) async fn pass(&mut self, deliveries: &[Arc<Routed>], inbox: &Inbox) {
-        match deliveries {
+        let before = self.router.looked_at();
+        let receivers = match deliveries {
             [one] => self.pass_one(one, inbox).await,
             many => self.pass_many(many, inbox).await,
-        }
+        };
+        let looked_at = self.router.looked_at().wrapping_sub(before);
+        self.observer.on(Event::Delivered { messages: deliveries.len(), receivers, looked_at });
     }
 
-    /// One delivery needs no list of what is for whom.
-    async fn pass_one(&mut self, routed: &Arc<Routed>, inbox: &Inbox) {
+    /// One delivery needs no list of what is for whom. Answers how many receivers it had.
+    async fn pass_one(&mut self, routed: &Arc<Routed>, inbox: &Inbox) -> usize {
         let (mut members, mut handed) = (self.router.members(&routed.topic), 0);
         let (mut others, droppable) = (Vec::new(), routed.droppable.is_some());
         while members.len() > 0 {
@@ -45,10 +48,11 @@ impl Members {
                 handed += 1;
             }
         }
-        self.observer.on(Event::Delivered { messages: 1, receivers: handed });
+        handed
     }
 
-    async fn pass_many(&mut self, deliveries: &[Arc<Routed>], inbox: &Inbox) {
+    /// Answers how many receivers the deliveries had, added up.
+    async fn pass_many(&mut self, deliveries: &[Arc<Routed>], inbox: &Inbox) -> usize {
         let (mut next, mut handed) = (0, 0);
         while next < deliveries.len() {
             let (receivers, end) = self.group(deliveries, next, inbox).await;
@@ -56,7 +60,7 @@ impl Members {
             handed += self.hand_out(&receivers, deliveries, droppable, inbox).await;
             next = end;
         }
-        self.observer.on(Event::Delivered { messages: deliveries.len(), receivers: handed });
+        handed
     }
 
     /// Notes with each receiver which deliveries are for it, beginning with the `first`. Answers the receivers, and the

@@ -176,11 +176,18 @@ impl World {
         for (shard, router) in self.shards.iter().enumerate() {
             let mut open = BTreeSet::new();
             for topic in &topics {
-                let here = self.here(shard, topic);
+                let (here, before) = (self.here(shard, topic), router.looked_at());
                 let slots = router.members(topic);
                 assert_eq!(slots.len(), here.len());
                 let known = slots.map(|slot| *router.at(slot).expect("a member is a connection"));
                 assert_eq!(known.collect::<BTreeSet<_>>(), here);
+                assert_eq!(router.looked_at() - before, here.len(), "only members are looked at");
+                for slot in router.members(topic) {
+                    assert!(slot < router.slots());
+                    assert!(router.topics_at(slot).any(|other| other == topic));
+                    let &number = router.at(slot).expect("a member is a connection");
+                    assert_eq!(router.topics_at(slot).count(), self.topics_of(number).len());
+                }
                 if !here.is_empty() {
                     open.insert(topic);
                 }
