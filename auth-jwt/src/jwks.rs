@@ -20,8 +20,8 @@ use crate::spawn::spawn;
 pub struct JwksConfig {
     /// Least time between two reads, so that strangers cannot make the server flood the source; default 30 s.
     pub cooldown: Duration,
-    /// Age at which keys are read again, so that a withdrawn key ends; default 10 min. It is for a source
-    /// that does not say how long its keys are fresh.
+    /// Age at which the next token has the keys read again, without waiting for it, so that a withdrawn key
+    /// ends; default 10 min. It is for a source that does not say how long its keys are fresh.
     pub refresh_after: Duration,
     /// The same for a source that says it: never sooner than this; default 1 min.
     pub refresh_at_soonest: Duration,
@@ -56,7 +56,8 @@ impl JwksConfig {
 /// The keys of a [`KeySource`], kept between reads. Clones share them.
 ///
 /// They are read when first needed, when a token names a key that is not among them, and when they
-/// are old; all who wait share one read. While reads fail the last good keys stay in use, for
+/// are old; there is one read at a time. Only a token whose key is unknown waits for it, and all such
+/// tokens share it: old keys stay in use while they are read again, and while reads fail, for
 /// `stale_after`. A token whose key is unknown because of a failed read is refused as [`AuthError::Unavailable`].
 #[derive(Clone)]
 pub struct Jwks(Arc<Inner>);
@@ -105,22 +106,21 @@ impl Jwks {
         algorithm: Algorithm,
         now: Instant,
     ) -> Result<Arc<KeySet>, AuthError> {
-        let inner = &self.0;
-        let enough = |state: &State| {
-            let fresh = state.fresh_until.is_some_and(|until| now < until);
-            state.keys.clone().filter(|keys| fresh && keys.find(id, algorithm).is_some())
-        };
-        if let Some(keys) = enough(&inner.state()) {
+        let (inner, state) = (&self.0, self.0.state());
+        if let Some(keys) = inner.known(&state, id, algorithm, now) {
+            if !state.is_fresh(now)
+                && let Ok(guard) = inner.reading.clone().try_lock_owned()
+                && inner.may_read(now)
+            {
+                drop(spawn(read(inner.clone(), now, guard)));
+            }
             return Ok(keys);
         }
         let guard = inner.reading.clone().lock_owned().await;
-        let state = inner.state();
-        if let Some(keys) = enough(&state) {
+        if let Some(keys) = inner.known(&inner.state(), id, algorithm, now) {
             return Ok(keys);
         }
-        // Who waited here carries a time before the read that has just ended: that counts as no time.
-        let rested = |tried| now.saturating_duration_since(tried) >= inner.config.cooldown;
-        if state.tried_at.is_none_or(rested) {
+        if inner.may_read(now) {
             // A task of its own, so that a client that goes away cannot undo the read for the others.
             let _ = spawn(read(inner.clone(), now, guard)).await;
         }
@@ -137,6 +137,30 @@ impl Inner {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Keys that have one for such a token and may be used without waiting for a read.
+    fn known(
+        &self,
+        state: &State,
+        id: Option<&str>,
+        algorithm: Algorithm,
+        now: Instant,
+    ) -> Option<Arc<KeySet>> {
+        let usable = state.is_fresh(now) || self.is_usable(state, now);
+        state.keys.clone().filter(|keys| usable && keys.find(id, algorithm).is_some())
+    }
+
+    fn is_usable(&self, state: &State, now: Instant) -> bool {
+        let young = |read_at| now.saturating_duration_since(read_at) < self.config.stale_after;
+        state.read_at.is_some_and(young)
+    }
+
+    /// Whether the cooldown is over; asked by who holds `reading`.
+    fn may_read(&self, now: Instant) -> bool {
+        // Who waited for `reading` carries a time before the read that has just ended: that counts as no time.
+        let rested = |tried| now.saturating_duration_since(tried) >= self.config.cooldown;
+        self.state().tried_at.is_none_or(rested)
+    }
+
     fn answer(
         &self,
         id: Option<&str>,
@@ -144,14 +168,19 @@ impl Inner {
         now: Instant,
     ) -> Result<Arc<KeySet>, AuthError> {
         let state = self.state();
-        let usable = |read_at| now.saturating_duration_since(read_at) < self.config.stale_after;
-        let keys = state.keys.filter(|_| state.read_at.is_some_and(usable));
-        match (keys, state.failure) {
+        let usable = self.is_usable(&state, now);
+        match (state.keys.filter(|_| usable), state.failure) {
             (Some(keys), failure) if keys.find(id, algorithm).is_some() || failure.is_none() => {
                 Ok(keys)
             }
             (_, failure) => Err(AuthError::Unavailable(failure.unwrap_or_default())),
         }
+    }
+}
+
+impl State {
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.fresh_until.is_some_and(|until| now < until)
     }
 }
 

@@ -62,6 +62,14 @@ impl Told {
         self.0.reads.load(SeqCst)
     }
 
+    /// The same after a read in the background, which this test's one thread gets to only in a pause.
+    async fn reads_in_all(&self) -> usize {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        self.reads()
+    }
+
     fn authenticator(&self) -> JwtAuthenticator {
         let jwks = Jwks::new(self.clone(), JwksConfig::default());
         JwtAuthenticator::rotating(jwks, JwtConfig::default())
@@ -166,17 +174,49 @@ async fn good_keys_outlive_a_failing_source() {
     source.fail();
     assert!(is_unavailable(&who, &ec(), later(now, 30)).await);
     assert!(who.identify_at(&ed(), later(now, 30)).await.is_ok());
+    assert_eq!(source.reads_in_all().await, 2);
     // The token is judged at its own time; only the keys grow old.
+    let broken = json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }).to_string();
+    let answers = [(700, None), (800, Some("<html>".to_owned())), (900, Some(broken))];
+    for (reads, (seconds, answer)) in (3..).zip(answers) {
+        *source.0.answer.lock().expect("a lock") = answer;
+        let old = Now { unix: NOW, ..later(now, seconds) };
+        assert!(who.identify_at(&ed(), old).await.is_ok());
+        assert_eq!(source.reads_in_all().await, reads);
+        assert!(who.identify_at(&ed(), old).await.is_ok(), "after {seconds}");
+        assert!(is_unavailable(&who, &ec(), old).await, "after {seconds}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_with_a_known_key_waits_for_old_keys_to_be_read_again() {
+    let source = Told::default();
+    source.answer(&[jwk("ed", "one")]);
+    let (who, now) = (source.authenticator(), at(NOW));
+    assert!(who.identify_at(&ed(), now).await.is_ok());
+    source.answer(&[jwk("ed", "one"), jwk("p256", "two")]);
+    source.0.slow.store(true, SeqCst);
     let old = Now { unix: NOW, ..later(now, 700) };
+    let token = ed();
+    for _ in 0..3 {
+        // It answers when first polled; the source is not let go yet.
+        tokio::select! {
+            biased;
+            answer = who.identify_at(&token, old) => assert!(answer.is_ok()),
+            () = std::future::ready(()) => panic!("it waits"),
+        }
+        assert_eq!(source.reads_in_all().await, 2);
+    }
+    let waiting = crate::spawn::spawn({
+        let who = who.clone();
+        async move { who.identify_at(&ec(), old).await.is_ok() }
+    });
+    assert_eq!(source.reads_in_all().await, 2);
+    assert!(!waiting.is_finished());
+    source.0.go.notify_one();
+    assert!(waiting.await.expect("no panic"));
     assert!(who.identify_at(&ed(), old).await.is_ok());
-    assert_eq!(source.reads(), 3);
-    *source.0.answer.lock().expect("a lock") = Some("<html>".into());
-    let older = Now { unix: NOW, ..later(now, 800) };
-    assert!(who.identify_at(&ed(), older).await.is_ok());
-    source.answer(&[json!({ "kty": "oct", "k": "c2VjcmV0" })]);
-    let oldest = Now { unix: NOW, ..later(now, 900) };
-    assert!(who.identify_at(&ed(), oldest).await.is_ok());
-    assert_eq!(source.reads(), 5);
+    assert_eq!(source.reads_in_all().await, 2);
 }
 
 #[tokio::test]
@@ -189,9 +229,12 @@ async fn a_withdrawn_key_ends_when_the_keys_are_old() {
     let almost = Now { unix: NOW, ..later(now, 599) };
     assert!(who.identify_at(&ed(), almost).await.is_ok());
     let old = Now { unix: NOW, ..later(now, 600) };
+    // This one has them read again; from then on the key is unknown.
+    assert!(who.identify_at(&ed(), old).await.is_ok());
+    assert_eq!(source.reads_in_all().await, 2);
     assert!(is_refused(&who, &ed(), old).await);
     assert!(who.identify_at(&ec(), old).await.is_ok());
-    assert_eq!(source.reads(), 2);
+    assert_eq!(source.reads_in_all().await, 2);
 }
 
 #[tokio::test]
@@ -204,7 +247,7 @@ async fn a_source_says_within_bounds_how_long_its_keys_are_fresh() {
         for (seconds, reads) in [(0, 1), (age - 1, 1), (age, 2)] {
             let then = Now { unix: NOW, ..later(now, seconds) };
             assert!(who.identify_at(&ed(), then).await.is_ok());
-            assert_eq!(source.reads(), reads, "{said} said, after {seconds}");
+            assert_eq!(source.reads_in_all().await, reads, "{said} said, after {seconds}");
         }
     }
 }
