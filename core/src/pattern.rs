@@ -27,3 +27,44 @@ impl Pattern {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_any_run_and_all_else_is_literal() {
+        for (pattern, name) in [
+            ("*", "anything"),
+            ("**", "a"),
+            ("a", "a"),
+            ("a*", "a"),
+            ("*a", "a"),
+            ("a*c", "abc"),
+            ("a*b*c", "a-b-b-c"),
+            ("*b*", "abc"),
+            ("org.*", "org.x"),
+            ("*ü", "grün-ü"),
+            ("a*a", "aa"),
+            ("ab*ba*ab", "abbaab"),
+        ] {
+            assert!(Pattern::new(pattern).matches(name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("", "a"),
+            ("a", "ab"),
+            ("a", "A"),
+            ("a*", "ba"),
+            ("*a", "ab"),
+            ("a*a", "a"),
+            ("ab*ba", "aba"),
+            ("a*b*c", "acb"),
+            ("org.*", "orgx"),
+            ("?", "a"),
+            ("[a]", "a"),
+            ("a*x*b", "ab"),
+        ] {
+            assert!(!Pattern::new(pattern).matches(name), "{pattern} {name}");
+        }
+    }
+}
