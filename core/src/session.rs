@@ -5,6 +5,7 @@
 //! way; until its [`Outcome`] is handed in, no further message may be.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,8 +26,7 @@ pub struct Now {
     pub unix: Duration,
 }
 
-/// What happened.
-#[derive(Debug)]
+/// What happened. Shown without the bytes of a message, for they may hold a token.
 pub enum Input {
     /// A client message came.
     Message(Bytes),
@@ -36,6 +36,17 @@ pub enum Input {
     Finished(Outcome),
     /// Time went by.
     Tick,
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(bytes) => write!(f, "Message({} bytes)", bytes.len()),
+            Self::Submitted(bytes) => write!(f, "Submitted({} bytes)", bytes.len()),
+            Self::Finished(outcome) => f.debug_tuple("Finished").field(outcome).finish(),
+            Self::Tick => f.write_str("Tick"),
+        }
+    }
 }
 
 /// What the driver is to do, in order.
@@ -349,3 +360,18 @@ const LONGEST_WARNING: Duration = Duration::from_secs(60);
 /// So many `rate_limited` answers within [`REFUSAL_WINDOW`] end the connection (protocol, 4029).
 const MAX_REFUSALS: usize = 4;
 const REFUSAL_WINDOW: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_shown_by_its_length() {
+        for (input, shown) in [
+            (Input::Message(Bytes::from_static(b"secret")), "Message(6 bytes)"),
+            (Input::Submitted(Bytes::from_static(b"secret")), "Submitted(6 bytes)"),
+        ] {
+            assert_eq!(format!("{input:?}"), shown);
+        }
+    }
+}

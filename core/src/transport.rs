@@ -70,8 +70,7 @@ pub trait FrameWriter: Send + 'static {
     fn close(&mut self, reason: &CloseReason) -> impl Future<Output = ()> + Send;
 }
 
-/// What comes in.
-#[derive(Debug)]
+/// What comes in. Shown without its bytes, for they may hold a token.
 #[non_exhaustive]
 pub enum Frame {
     /// One client message, in the encoding of the transport's framing.
@@ -82,6 +81,17 @@ pub enum Frame {
     Respond(Bytes),
     /// A sign of life without content.
     Alive,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(bytes) => write!(f, "Message({} bytes)", bytes.len()),
+            Self::Submitted(bytes, _) => write!(f, "Submitted({} bytes)", bytes.len()),
+            Self::Respond(bytes) => write!(f, "Respond({} bytes)", bytes.len()),
+            Self::Alive => f.write_str("Alive"),
+        }
+    }
 }
 
 /// What becomes of a submitted message.
@@ -158,4 +168,23 @@ pub struct Framing {
     pub encode: fn(&Outgoing) -> Bytes,
     /// What is sent every heartbeat.
     pub heartbeat: &'static [u8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_in_is_shown_by_its_length() {
+        for (frame, shown) in [
+            (Frame::Message(Bytes::from_static(b"secret")), "Message(6 bytes)"),
+            (
+                Frame::Submitted(Bytes::from_static(b"secret"), VerdictSender::new(drop)),
+                "Submitted(6 bytes)",
+            ),
+            (Frame::Respond(Bytes::from_static(b"secret")), "Respond(6 bytes)"),
+        ] {
+            assert_eq!(format!("{frame:?}"), shown);
+        }
+    }
 }
