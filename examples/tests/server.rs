@@ -98,6 +98,15 @@ async fn tenants_with_the_same_names_never_meet() {
             assert_eq!(client.next_type().await, format!("for-{tenant}"), "{to}");
         }
     }
+    // A mark follows, so that what leaked from the last publications would be seen before it.
+    for (tenant, client) in &mut clients {
+        let mut mark = json!({"to": {"client": client.id()}, "type": "mark"});
+        if !tenant.is_empty() {
+            mark["tenant"] = json!(tenant);
+        }
+        server.publish(&mark).await;
+        assert_eq!(client.next_type().await, "mark");
+    }
 }
 
 #[tokio::test]
