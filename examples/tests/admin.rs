@@ -5,7 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use support::{Client, Events, PATIENCE, Server, token, token_with, unix_now};
+use support::{Client, Events, PATIENCE, Server, soon, token, token_with, unix_now};
 
 async fn get(server: &Server, path: &str) -> (u16, Value) {
     let (status, body) = Server::http(server.admin, &format!("GET {path}"), "", "").await;
@@ -249,12 +249,27 @@ async fn metrics_count_what_happens() {
     .await;
 }
 
+/// The address is one for documentation, so nothing is opened: the server warns and cannot start.
+#[tokio::test]
+async fn an_open_admin_port_is_warned_of() {
+    let on_loopback = Server::start(&[]);
+    on_loopback.terminate();
+    assert!(!on_loopback.ended().await.contains("warning"));
+    let mut server = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidings-server"));
+    server.args(["--listen", "127.0.0.1:0", "--admin-listen", "192.0.2.1:0"]).kill_on_drop(true);
+    let output = soon("the server's end", server.output()).await.expect("the server starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("warning: --admin-listen 192.0.2.1:0 is not on loopback"), "{said}");
+    assert!(said.contains("cannot listen on 192.0.2.1:0"), "{said}");
+}
+
 #[tokio::test]
 async fn no_output_shows_a_token() {
     let server = Server::with_flags(&["--log", "--drain-seconds", "0"]);
     let expired = token_with("ada", &json!({"exp": unix_now() - 600}));
     let forged = format!("{}x", token("ada"));
     let good = token("ada");
+    let renewed = token_with("ada", &json!({"exp": unix_now() + 90}));
     for token in [&good, &expired, &forged, &"not-a-token-at-all".to_owned()] {
         let (bearer, cookie) = (format!("Bearer {token}"), format!("wsToken={token}"));
         for (query, headers) in [
@@ -266,6 +281,18 @@ async fn no_output_shows_a_token() {
             let mut client = Client::upgrade(&server, &query, &headers).await.expect("an upgrade");
             if *token == good {
                 assert_eq!(client.next_type().await, "connected");
+                if query.contains("room=a") {
+                    assert_eq!(client.next_type().await, "room:joined");
+                }
+                for (token, answer) in [
+                    (&renewed, "token:renewed"),
+                    (&expired, "error"),
+                    (&forged, "error"),
+                    (&"not-a-token-at-all".to_owned(), "error"),
+                ] {
+                    client.send(&json!({"type": "token:renew", "payload": {"token": token}})).await;
+                    assert_eq!(client.next_type().await, answer);
+                }
             } else {
                 assert_eq!(client.closed().await.0, 1008);
             }
@@ -293,7 +320,7 @@ async fn no_output_shows_a_token() {
     assert!(logged.contains("POST /events/nobody 401 "), "{logged}");
     assert!(logged.contains("websocket closed "), "{logged}");
     assert!(logged.contains("auth credentials refused: "), "{logged}");
-    for token in [&good, &expired, &forged] {
+    for token in [&good, &renewed, &expired, &forged] {
         for part in token.split('.').skip(1) {
             assert!(!logged.contains(part), "a part of a token is in the output:\n{logged}");
         }

@@ -45,7 +45,7 @@ pub(crate) struct Cli {
     /// The name of this node; random when not given.
     #[arg(long, env = "TIDINGS_NODE_ID")]
     pub(crate) node_id: Option<String>,
-    /// Where administrators connect.
+    /// Where administrators connect. They are asked for no key, so the server warns when this is not on loopback.
     #[arg(long, env = "TIDINGS_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     pub(crate) admin_listen: std::net::SocketAddr,
     /// Seconds between two heartbeats.

@@ -97,6 +97,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let listener = TcpListener::bind(app.cli.listen)
         .await
         .map_err(|e| format!("cannot listen on {}: {e}", app.cli.listen))?;
+    if !app.cli.admin_listen.ip().is_loopback() {
+        eprintln!(
+            "tidings-server: warning: --admin-listen {} is not on loopback: whoever reaches it can list and disconnect users, for it asks for no key; let a firewall or a proxy guard it",
+            app.cli.admin_listen
+        );
+    }
     let admin = TcpListener::bind(app.cli.admin_listen)
         .await
         .map_err(|e| format!("cannot listen on {}: {e}", app.cli.admin_listen))?;
