@@ -3,9 +3,9 @@
 //! Run with: cargo run -p tidings-examples --example axum [PORT]
 //!
 //! The application's middleware puts a user into the extensions of a request. An `Authenticator`
-//! reads it there, so that the application decides once who is who, also for WebSockets.
-//! Connect a WebSocket client to `/ws` with the header `Cookie: session=s3cret-of-ada`.
-#![expect(clippy::disallowed_methods, reason = "a program may spawn where it likes")]
+//! reads it there, so that the application decides once who is who, also for WebSockets and SSE.
+//! Connect a WebSocket client to `/ws`, or an `EventSource` to `/events?room=lobby`, with the header
+//! `Cookie: session=s3cret-of-ada`.
 
 use std::sync::Arc;
 
@@ -18,11 +18,9 @@ use axum::routing::get;
 use axum::serve::ListenerExt;
 use http::{StatusCode, header};
 use tidings_bus_memory::MemoryBus;
-use tidings_core::{
-    AllowAll, AuthError, Authenticator, CloseReason, ConnectOptions, ConnectRequest, FrameWriter,
-    Hub, Identity, Transport, UserId,
-};
-use tidings_transport_ws::{WsConfig, accept, tune, upgraded};
+use tidings_core::{AllowAll, AuthError, Authenticator, ConnectRequest, Hub, Identity, UserId};
+use tidings_transport_sse::SseConfig;
+use tidings_transport_ws::{WsConfig, tune};
 
 /// The application's own user.
 #[derive(Debug, Clone)]
@@ -61,6 +59,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = axum::Router::new()
         .route("/", get(home))
         .route("/ws", get(websocket))
+        .route("/events", get(events))
         .layer(from_fn(session))
         .with_state(hub);
     let port: u16 = std::env::args().nth(1).map_or(Ok(8080), |port| port.parse())?;
@@ -77,30 +76,11 @@ async fn home(State(hub): State<Hub>, Extension(user): Extension<CurrentUser>) -
 }
 
 async fn websocket(State(hub): State<Hub>, mut request: Request) -> Response {
-    let connect = ConnectRequest::read(&request, "");
-    let identity = match hub.authenticate(&connect).await {
-        Ok(identity) => identity,
-        Err(_) => return StatusCode::UNAUTHORIZED.into_response(),
-    };
-    let (response, upgrade) = match accept(&mut request, &WsConfig::default()) {
-        Ok(accepted) => accepted,
-        Err(refusal) => return refusal.map(Body::from),
-    };
-    tokio::spawn(async move {
-        let Ok(transport) = upgraded(upgrade, hub.limits().message_bytes).await else { return };
-        let options = ConnectOptions::default();
-        match hub.attach(identity, options, transport.info()).await {
-            Ok(attachment) => attachment.serve(transport).await,
-            Err(error) => refuse(transport, &error.close_reason()).await,
-        }
-    });
-    response.map(|()| Body::empty())
+    tidings_transport_ws::serve(&hub, &mut request, &WsConfig::default()).map(Body::from)
 }
 
-/// Tells a client that was not taken in why.
-async fn refuse(transport: impl Transport, reason: &CloseReason) {
-    let (_reader, mut writer) = transport.split();
-    writer.close(reason).await;
+async fn events(State(hub): State<Hub>, request: Request) -> Response {
+    tidings_transport_sse::serve(&hub, request, &SseConfig::default()).await.map(Body::new)
 }
 
 /// Sessions and whose they are. A real application has them in a store.
