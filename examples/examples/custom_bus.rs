@@ -1,79 +1,150 @@
-//! A bus of one's own: it hands everything to a `MemoryBus` and keeps count by type.
+//! A bus of one's own: links are bounded channels, and topics are sets beside them.
 //!
 //! Run with: cargo run -p tidings-examples --example custom_bus
 //!
-//! A bus that reaches other processes implements the same methods; the laws in
-//! `tidings_core::testing::bus_laws!` test whether it keeps their promises.
+//! A bus that reaches other processes implements the same methods over a broker. That this one keeps
+//! their promises is proven by `tidings_core::bus_laws!` in `examples/tests/custom_bus.rs`.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tidings_bus_memory::MemoryBus;
+use futures_util::{StreamExt, stream::poll_fn};
 use tidings_core::{
-    AllowAll, Anonymous, Bus, BusError, BusLink, History, Hub, Message, Presence, Publication,
-    Receipt, RoomId, TenantId, Topic,
+    AllowAll, Anonymous, Bus, BusError, BusInterest, BusLink, Delivery, History, Hub, Message,
+    Presence, Publication, Receipt, RoomId, TenantId, Topic,
 };
+use tokio::sync::mpsc::{Sender, channel};
+
+/// Hubs on clones of it are the nodes of one cluster.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ChannelBus(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
-struct CountingBus {
-    inner: MemoryBus,
-    counts: Mutex<BTreeMap<String, u64>>,
+struct State {
+    links: BTreeMap<u64, Link>,
+    next_id: u64,
+    away: bool,
 }
 
-impl CountingBus {
-    fn counts(&self) -> BTreeMap<String, u64> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// A link ends when this is dropped: its stream gives what is queued, and then its end.
+#[derive(Debug)]
+struct Link {
+    topics: HashSet<Topic>,
+    queue: Sender<Delivery>,
+}
+
+impl ChannelBus {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the bus away, or brings it back. In both cases all links end.
+    pub(crate) fn set_available(&self, available: bool) {
+        let mut state = self.state();
+        state.away = !available;
+        state.links.clear();
     }
 }
 
 #[async_trait]
-impl Bus for CountingBus {
+impl Bus for ChannelBus {
+    /// One lock over the batch gives all links one order.
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Receipt, BusError>> {
-        let kinds: Vec<_> = batch.iter().map(|p| p.message.kind.as_str().to_owned()).collect();
-        let answers = self.inner.publish(batch).await;
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        for (kind, answer) in kinds.into_iter().zip(&answers) {
-            if answer.is_ok() {
-                *counts.entry(kind).or_default() += 1;
-            }
-        }
-        answers
+        let mut state = self.state();
+        batch.iter().map(|publication| state.publish(publication)).collect()
     }
 
     fn partitions(&self) -> u16 {
-        self.inner.partitions()
+        1
     }
 
-    fn partition(&self, topic: &Topic) -> u16 {
-        self.inner.partition(topic)
+    fn partition(&self, _topic: &Topic) -> u16 {
+        0
     }
 
-    async fn connect(&self, partition: u16) -> Result<BusLink, BusError> {
-        self.inner.connect(partition).await
+    async fn connect(&self, _partition: u16) -> Result<BusLink, BusError> {
+        let (queue, mut deliveries) = channel(QUEUED);
+        let mut state = self.state();
+        if state.away {
+            return Err(away());
+        }
+        let id = state.next_id;
+        state.next_id += 1;
+        state.links.retain(|_, link| !link.queue.is_closed());
+        state.links.insert(id, Link { topics: HashSet::new(), queue });
+        Ok(BusLink {
+            interest: Box::new(LinkInterest(self.clone(), id)),
+            deliveries: poll_fn(move |cx| deliveries.poll_recv(cx)).map(Ok).boxed(),
+        })
     }
 
     fn history(&self) -> Option<&dyn History> {
-        self.inner.history()
+        None
     }
 
     fn presence(&self) -> Option<&dyn Presence> {
-        self.inner.presence()
+        None
     }
+}
+
+impl State {
+    fn publish(&mut self, publication: &Publication) -> Result<Receipt, BusError> {
+        if self.away {
+            return Err(away());
+        }
+        let (delivery, mut links) = (Delivery::of(publication), 0);
+        self.links.retain(|_, link| {
+            let wanted = link.topics.contains(&delivery.topic);
+            let taken = wanted && link.queue.try_send(delivery.clone()).is_ok();
+            links += u32::from(taken);
+            // A publisher waits for nobody: a full link ends, and core connects a new one.
+            taken || !wanted
+        });
+        Ok(Receipt::handed_to(links))
+    }
+}
+
+struct LinkInterest(ChannelBus, u64);
+
+impl LinkInterest {
+    fn change(&self, change: impl FnOnce(&mut HashSet<Topic>)) -> Result<(), BusError> {
+        let mut state = self.0.state();
+        change(&mut state.links.get_mut(&self.1).ok_or_else(away)?.topics);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BusInterest for LinkInterest {
+    async fn subscribe(&mut self, topics: &[Topic]) -> Result<(), BusError> {
+        self.change(|wanted| wanted.extend(topics.iter().cloned()))
+    }
+
+    async fn unsubscribe(&mut self, topics: &[Topic]) -> Result<(), BusError> {
+        self.change(|wanted| wanted.retain(|topic| !topics.contains(topic)))
+    }
+}
+
+fn away() -> BusError {
+    BusError::Unavailable("its links have ended".to_owned())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let bus = Arc::new(CountingBus::default());
-    let hub = Hub::builder(bus.clone(), Arc::new(Anonymous), Arc::new(AllowAll)).start().await?;
-
+    let bus = ChannelBus::default();
     let lobby = Topic::room(TenantId::default(), RoomId::new("lobby")?);
-    for kind in ["news", "weather", "news"] {
-        hub.publish(Publication::new(lobby.clone(), Message::empty(kind)?)).await?;
-    }
-
-    for (kind, count) in bus.counts() {
-        println!("{kind}: {count}");
-    }
+    let mut link = bus.connect(0).await?;
+    link.interest.subscribe(std::slice::from_ref(&lobby)).await?;
+    let hub = Hub::builder(Arc::new(bus.clone()), Arc::new(Anonymous), Arc::new(AllowAll));
+    let hub = hub.start().await?;
+    hub.publish(Publication::new(lobby, Message::empty("news")?)).await?;
+    let delivery = link.deliveries.next().await.ok_or("the link has ended")??;
+    println!("the other node hears {}", delivery.message.kind.as_str());
+    bus.set_available(false);
+    println!("its link has ended: {}", link.deliveries.next().await.is_none());
     Ok(())
 }
+
+/// Deliveries that wait for one link.
+const QUEUED: usize = 4096;

@@ -15,15 +15,13 @@ use tidings_core::{
     AllowAll, Anonymous, CloseReason, ConnectRequest, Frame, FrameReader, FrameWriter, Framing,
     Hub, Outgoing, ReadError, Transport, TransportInfo, encode_json,
 };
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy, sink};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
-/// One TCP connection that takes messages of up to `max_bytes`.
-struct Lines {
-    stream: TcpStream,
-    max_bytes: usize,
-}
+/// One TCP connection, and how many bytes a message of it may have.
+struct Lines(TcpStream, usize);
 
 impl Transport for Lines {
     type Reader = LineReader;
@@ -36,9 +34,9 @@ impl Transport for Lines {
     }
 
     fn split(self) -> (LineReader, LineWriter) {
-        let (read, write) = self.stream.into_split();
+        let (read, write) = self.0.into_split();
         let (read, line) = (BufReader::new(read), Vec::new());
-        (LineReader { read, max_bytes: self.max_bytes, line }, LineWriter(write))
+        (LineReader { read, max_bytes: self.1, line, failed: false }, LineWriter(write))
     }
 }
 
@@ -54,26 +52,28 @@ struct LineReader {
     max_bytes: usize,
     /// What has been read of a line. It is a field, so that a dropped `next` loses nothing.
     line: Vec<u8>,
+    failed: bool,
 }
 
 impl FrameReader for LineReader {
     async fn next(&mut self) -> Option<Result<Frame, ReadError>> {
+        if self.failed {
+            // What still comes is dropped: a socket closed over unread bytes loses the reason.
+            let _ = copy(&mut self.read, &mut sink()).await;
+            return None;
+        }
         let room = (self.max_bytes + 1 - self.line.len()) as u64;
         let read = (&mut self.read).take(room).read_until(b'\n', &mut self.line).await;
-        let Some(text) = self.line.strip_suffix(b"\n") else {
-            return match read {
-                Err(error) => Some(Err(ReadError::Io(error))),
-                Ok(_) if self.line.is_empty() => None,
-                Ok(_) if self.line.len() > self.max_bytes => Some(Err(ReadError::TooBig)),
-                Ok(_) => Some(Err(ReadError::Protocol("the last line has no end"))),
-            };
-        };
-        let frame = match std::str::from_utf8(text) {
-            Err(_) => Err(ReadError::NotUtf8),
-            Ok(text) if text.trim().is_empty() => Ok(Frame::Alive),
-            Ok(_) => Ok(Frame::Message(Bytes::copy_from_slice(text))),
+        let frame = match (read, self.line.strip_suffix(b"\n").map(std::str::from_utf8)) {
+            (Err(error), _) => Err(ReadError::Io(error)),
+            (_, Some(Err(_))) => Err(ReadError::NotUtf8),
+            (_, Some(Ok(text))) if text.trim().is_empty() => Ok(Frame::Alive),
+            (_, Some(Ok(text))) => Ok(Frame::Message(Bytes::copy_from_slice(text.as_bytes()))),
+            (_, None) if self.line.len() > self.max_bytes => Err(ReadError::TooBig),
+            (_, None) => return None,
         };
         self.line.clear();
+        self.failed = frame.is_err();
         Some(frame)
     }
 }
@@ -81,8 +81,8 @@ impl FrameReader for LineReader {
 struct LineWriter(OwnedWriteHalf);
 
 impl FrameWriter for LineWriter {
+    // Both may take less than they are offered; the rest is offered again.
     fn try_write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
-        // It may take less than it is offered; the rest is offered again.
         match frames.first().map_or(Ok(0), |first| self.0.try_write(first)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             written => written,
@@ -90,13 +90,7 @@ impl FrameWriter for LineWriter {
     }
 
     async fn write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
-        loop {
-            self.0.writable().await?;
-            let written = self.try_write(frames)?;
-            if written > 0 {
-                return Ok(written);
-            }
-        }
+        self.0.write(frames.first().map_or(&[], |first| first)).await
     }
 
     async fn close(&mut self, reason: &CloseReason) {
@@ -117,13 +111,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening on {}", listener.local_addr()?);
     loop {
         let (stream, peer) = listener.accept().await?;
-        let transport = Lines { stream, max_bytes: hub.limits().message_bytes };
-        let (hub, mut request) = (hub.clone(), ConnectRequest::default());
+        let transport = Lines(stream, hub.limits().message_bytes);
+        let mut request = ConnectRequest::default();
         request.peer = Some(peer);
-        tokio::spawn(async move {
-            if let Ok(attachment) = hub.connect(&request, transport.info()).await {
-                attachment.serve(transport).await;
-            }
-        });
+        tokio::spawn(serve(hub.clone(), request, transport));
     }
+}
+
+async fn serve(hub: Hub, request: ConnectRequest, transport: Lines) {
+    let error = match hub.connect(&request, transport.info()).await {
+        Ok(attachment) => return attachment.serve(transport).await,
+        Err(error) => error,
+    };
+    let (mut reader, mut writer) = transport.split();
+    let _ = timeout(hub.limits().close_deadline, async {
+        writer.close(&error.close_reason()).await;
+        while reader.next().await.is_some() {}
+    })
+    .await;
 }

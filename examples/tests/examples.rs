@@ -63,6 +63,20 @@ impl Server {
         (status.expect("a status"), body.to_owned())
     }
 
+    /// The data of the first event of a stream.
+    async fn first_event(&self, path: &str, headers: &str) -> Value {
+        let mut stream = TcpStream::connect(&self.address).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.address);
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut lines = BufReader::new(stream).lines();
+        while let Some(line) = soon(lines.next_line()).await.expect("readable") {
+            if let Some(data) = line.strip_prefix("data:") {
+                return serde_json::from_str(data).expect("JSON");
+            }
+        }
+        panic!("the stream ends without an event");
+    }
+
     async fn websocket(&self, path: &str, cookie: &str) -> Client {
         let url = format!("ws://{}{path}", self.address);
         let mut request = url.into_client_request().expect("a URL");
@@ -129,6 +143,8 @@ async fn axum_takes_the_user_of_the_applications_session() {
     let cookie = "Cookie: session=s3cret-of-bob\r\n";
     let (status, body) = server.http("GET", "/", cookie, "").await;
     assert_eq!((status, body.as_str()), (200, "Hello bob, 1 users are connected.\n"));
+    assert_eq!(server.first_event("/events?room=lobby", cookie).await["userId"], "bob");
+    assert_eq!(server.http("GET", "/events", "", "").await.0, 401);
     assert_eq!(server.http("GET", "/ws", "Cookie: session=guessed\r\n", "").await.0, 401);
     assert_eq!(server.http("GET", "/ws", "", "").await.0, 401);
 }
@@ -169,6 +185,25 @@ async fn custom_transport_refuses_a_line_that_is_too_long() {
     assert!(last.contains("\"close\"") && last.contains("1009"), "{last}");
 }
 
+#[tokio::test]
+async fn custom_transport_tells_whom_it_refuses_why() {
+    let server = Server::start("custom_transport").await;
+    let mut open = Vec::new();
+    loop {
+        let stream = TcpStream::connect(&server.address).await.expect("it listens");
+        let mut lines = BufReader::new(stream).lines();
+        let line = soon(lines.next_line()).await.expect("readable").expect("it is told something");
+        let message: Value = serde_json::from_str(&line).expect("JSON");
+        if message["type"] == "connected" && open.len() < 1000 {
+            open.push(lines);
+            continue;
+        }
+        let told = (open.len(), &message["type"], &message["payload"]["code"]);
+        assert_eq!(told, (100, &json!("close"), &json!(4009)), "the 101st of a user");
+        return;
+    }
+}
+
 /// What an example prints that ends by itself.
 async fn output(name: &str) -> String {
     let output = soon(example(name).output()).await.expect("it starts");
@@ -194,8 +229,9 @@ async fn cluster_reaches_across() {
 }
 
 #[tokio::test]
-async fn custom_bus_counts() {
-    assert_eq!(output("custom_bus").await, "news: 2\nweather: 1\n");
+async fn custom_bus_reaches_another_node() {
+    let told = output("custom_bus").await;
+    assert_eq!(told, "the other node hears news\nits link has ended: true\n");
 }
 
 #[tokio::test]
