@@ -150,8 +150,9 @@ impl Link {
 
     fn lost(&mut self) -> LinkEvent {
         self.interest.link_lost();
+        // One that lived for longer than the wait that is next was a good one.
         if let State::Up(live) = &self.state
-            && clock::monotonic().saturating_sub(live.since) >= LONGEST_BACKOFF
+            && clock::monotonic().saturating_sub(live.since) >= self.backoff
         {
             self.backoff = FIRST_BACKOFF;
         }
