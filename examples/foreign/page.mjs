@@ -14,7 +14,9 @@ const open = async (browser, user, viewport, complaints) => {
   page.on("console", (line) => line.type() === "error" && complaints.push(line.text()));
   await page.goto(`${base}/?user=${user}`);
   for (const pane of ["chat", "feed"]) {
-    await page.waitForSelector(`#${pane}-state[data-state="open"]`, { state: "attached" });
+    // A phone shows one pane at a time.
+    const state = pane === "chat" || viewport.width > 600 ? "visible" : "attached";
+    await page.waitForSelector(`#${pane}-state[data-state="open"]`, { state });
   }
   return page;
 };
