@@ -1,4 +1,5 @@
 use super::*;
+use futures_util::FutureExt as _;
 use std::io::{Read, Write};
 use tidings_core::Outgoing;
 use tokio::io::{AsyncReadExt, DuplexStream, ReadHalf, WriteHalf};
@@ -139,12 +140,15 @@ async fn a_client_of_another_make_exchanges_messages_pings_and_closes() {
 }
 
 #[tokio::test]
-async fn frames_come_before_the_error_and_nothing_after_it() {
+async fn frames_come_before_the_error_and_nothing_after_it_until_the_end() {
     let (ours, mut theirs) = tokio::io::duplex(1024);
     let (mut reader, _writer) = over(ours).split();
     theirs.write_all(b"\x81\x81\0\0\0\0a\x82\x80\0\0\0\0\x81\x80\0\0\0\0").await.expect("written");
     assert!(matches!(reader.next().await, Some(Ok(Frame::Message(text))) if text == "a"));
     assert!(matches!(reader.next().await, Some(Err(ReadError::Unsupported))));
+    assert_eq!(reader.next().now_or_never().map(drop), None, "the peer has not ended");
+    theirs.write_all(b"\x81\x81\0\0\0\0b").await.expect("it is read");
+    drop(theirs);
     assert!(reader.next().await.is_none());
 }
 
