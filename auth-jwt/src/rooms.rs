@@ -5,9 +5,9 @@ use tidings_core::{Action, Authorizer, Denied, Identity, Pattern, RoomId};
 
 /// Opens the rooms that match a pattern of the token's `rooms` claim, a list of texts.
 ///
-/// What a pattern means says [`Pattern`]. A `rooms` claim of another kind opens nothing. Publishing is allowed to topics of matching rooms
-/// of the client's own tenant and to no other topic; whether the client is in the room is for the
-/// handler to check.
+/// What a pattern means says [`Pattern`]. A `rooms` claim of another kind opens nothing. Publishing is
+/// allowed to topics of matching rooms of the client's own tenant and to no other topic; whether the
+/// client is in the room is for the handler to check.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RoomPatterns {
     /// Whether a token without a `rooms` claim opens every room; otherwise it opens none.

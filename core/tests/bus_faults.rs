@@ -48,9 +48,10 @@ impl Faulty {
         Arc::new(Self { bus, fault: watch::channel(Fault::None).0, floods, reading, most })
     }
 
-    /// Hangs, for whoever begins to wait now, for ever.
+    /// Hangs, for whoever begins to wait now, for ever. Who hangs is a receiver.
     async fn meet(fault: &watch::Sender<Fault>, hangs: Fault) {
         if *fault.borrow() == hangs {
+            let _hanging = fault.subscribe();
             std::future::pending::<()>().await;
         }
     }
@@ -182,7 +183,7 @@ async fn a_join_that_is_cut_while_the_bus_hangs_leaves_no_topic() {
     let mut client = Client::connect(&hub, "u").await;
     bus.fault.send_replace(Fault::SubscribeHangs);
     client.say(r#"{"type":"join:room","payload":{"roomId":"r"}}"#).await;
-    tokio::time::sleep(Limits::default().bus_deadline / 2).await;
+    until(async || bus.fault.receiver_count() > 0).await;
     assert_eq!(hub.disconnect(user("u"), CloseReason::DISCONNECTED).await, 1);
     client.ended().await;
     bus.fault.send_replace(Fault::None);
