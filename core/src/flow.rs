@@ -2,7 +2,7 @@
 //!
 //! A connection that pulls what it missed is held: what is dispatched meanwhile waits, bounded in bytes. Once it has
 //! read everything up to a clock, what waited follows, less what it has read. Where the bound is passed it reads
-//! instead. A connection that was too slow for a message is held too, from then until it has read what it skipped.
+//! instead.
 
 use std::collections::HashMap;
 
@@ -46,7 +46,6 @@ struct Held<M> {
     opened: bool,
     /// What was read before it was held.
     floors: Floors,
-    skipped: Option<Starts>,
 }
 
 /// What a connection is told.
@@ -110,26 +109,13 @@ impl<M: Dispatched> Flow<M> {
         }
     }
 
-    /// The connection reads from now on, and is held meanwhile. Answers from where, when that was settled as it was too
-    /// slow for a message.
-    pub fn pull(&mut self) -> Option<Starts> {
-        if let State::Held(held) = &mut self.0 {
-            let skipped = held.skipped.take();
-            held.overflown &= skipped.is_none();
-            return skipped;
-        }
-        let floors = match std::mem::replace(&mut self.0, State::Live) {
-            State::Past(floors) => *floors,
-            State::Live | State::Held(_) => Floors::new(),
+    /// The connection reads from now on, and is held meanwhile.
+    pub fn pull(&mut self) {
+        self.0 = match std::mem::replace(&mut self.0, State::Live) {
+            State::Live => State::Held(Box::new(Held::new(Floors::new()))),
+            State::Past(floors) => State::Held(Box::new(Held::new(*floors))),
+            held @ State::Held(_) => held,
         };
-        self.0 = State::Held(Box::new(Held::new(floors)));
-        None
-    }
-
-    /// The client was too slow for a message: from these marks on it has to read, which begins with [`pull`](Self::pull).
-    pub fn skip(&mut self, from: Starts) {
-        let held = Held { overflown: true, skipped: Some(from), ..Held::new(Floors::new()) };
-        self.0 = State::Held(Box::new(held));
     }
 
     /// Whether a message goes straight to the client; otherwise it waits, was read, or has to be read. `limit` is how
@@ -203,7 +189,7 @@ impl<M: Dispatched> Flow<M> {
         let mut known = std::mem::take(&mut held.floors);
         known.extend(floors);
         if held.overflown {
-            **held = Held { skipped: held.skipped.take(), ..Held::new(known) };
+            **held = Held::new(known);
             return Err(NotLive::Overflown);
         }
         let waiting = std::mem::take(&mut held.waiting);
@@ -234,9 +220,6 @@ impl<M: Dispatched> Flow<M> {
             State::Held(held) => {
                 held.waiting.retain(|told| told.topic() != topic);
                 held.floors.remove(topic);
-                if let Some(starts) = &mut held.skipped {
-                    starts.topics.remove(topic);
-                }
             }
         }
     }
@@ -263,8 +246,7 @@ impl<M: Dispatched> Flow<M> {
 
 impl<M: Dispatched> Held<M> {
     fn new(floors: Floors) -> Self {
-        let (waiting, bytes, overflown, opened) = (Vec::new(), 0, false, true);
-        Self { waiting, bytes, overflown, opened, floors, skipped: None }
+        Self { waiting: Vec::new(), bytes: 0, overflown: false, opened: true, floors }
     }
 
     /// What waits is read instead; what cannot be read goes out now.
@@ -362,22 +344,14 @@ impl Standing {
         self.topics.remove(topic);
     }
 
-    /// From where a member reads a topic that it was given all of, but for what it has read up to a floor. `dispatched`
-    /// are the marks of what was dispatched since and given to it.
-    pub fn start(
-        &self,
-        topic: &Topic,
-        partition: u16,
-        dispatched: impl IntoIterator<Item = Mark>,
-        floor: Option<Mark>,
-    ) -> Option<Mark> {
+    /// From where a member reads a topic that it was given all of, but for what it has read up to a floor.
+    pub fn start(&self, topic: &Topic, partition: u16, floor: Option<Mark>) -> Option<Mark> {
         let point = *self.point.get(usize::from(partition))?;
         let known = match self.topics.get(topic) {
             Some(&known) if known.is_of_epoch(point) => known.advanced(point),
             Some(&known) => known,
             None => point,
         };
-        let given = dispatched.into_iter().fold(known, Mark::advanced);
-        Some(floor.map_or(given, |floor| given.advanced(floor)))
+        Some(floor.map_or(known, |floor| known.advanced(floor)))
     }
 }

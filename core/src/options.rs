@@ -27,9 +27,6 @@ pub enum SlowPolicy {
     DropOldest,
     /// Of waiting messages with the same conflation key (without one, of the same type) only the latest stays.
     KeepLatest,
-    /// What does not fit is skipped, and read from the history once the client has caught up. Without
-    /// history it is as [`DropOldest`](Self::DropOldest).
-    Refill,
 }
 
 impl Default for TopicOptions {
@@ -67,13 +64,11 @@ impl TopicRules {
         rule.map_or(&self.others, |(_, options)| options)
     }
 
-    /// What becomes of a client that is too slow for a message of a topic, which is kept or not. What is not kept cannot
-    /// be read later, and what is sent to one client is never dropped.
-    pub fn slow(&self, topic: &Topic, is_kept: bool) -> SlowPolicy {
-        match (&topic.scope, self.of(topic).slow) {
-            (Scope::Client(_), _) => SlowPolicy::Disconnect,
-            (_, SlowPolicy::Refill) if !is_kept => SlowPolicy::DropOldest,
-            (_, policy) => policy,
+    /// What becomes of a client that is too slow for a message of a topic. What is sent to one client is never dropped.
+    pub fn slow(&self, topic: &Topic) -> SlowPolicy {
+        match topic.scope {
+            Scope::Client(_) => SlowPolicy::Disconnect,
+            _ => self.of(topic).slow,
         }
     }
 

@@ -382,7 +382,7 @@ impl Dispatcher {
     async fn dispatch(&mut self, delivery: Delivery, marks: Option<Box<[Mark]>>) {
         let Some(entry) = self.topics.get(&delivery.topic) else { return };
         let key = self.kept.as_ref().map(|kept| &kept.key);
-        let slow = self.rules.slow(&delivery.topic, marks.is_some());
+        let slow = self.rules.slow(&delivery.topic);
         let routed = Arc::new(Routed::new(delivery, marks, key, slow));
         for (shard, _) in self.shards.iter().zip(&entry.counts).filter(|(_, n)| **n > 0) {
             shard.deliver(routed.clone());

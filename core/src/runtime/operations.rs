@@ -24,8 +24,6 @@ pub(crate) enum Done {
     Replaying(Outcome, Resume),
     /// The handler has returned; the replay goes on, if there is one.
     Handled(Outcome, Option<Replaying>),
-    /// What was skipped is to be sent.
-    Refilling(Resume),
     /// There is a new token; these rooms it does not open, and they have been left.
     Renewed(Arc<Identity>, Vec<Topic>, Outcome),
     Close(CloseReason),
@@ -250,7 +248,7 @@ pub(crate) async fn join(
     let shows = presence && context.hub.shows(&context.room(room.clone()));
     let pulls = resume.is_some() || is_new && (shows || matches!(start, Start::Marks(_)));
     let failed = |NotJoined(code, text, room), id| Outcome::Failed { id, code, text, room };
-    let (topic, mut wished) = match allowed(context, number, &room).await {
+    let (topic, wished) = match allowed(context, number, &room).await {
         Ok(allowed) => allowed,
         Err(not) => return (failed(not, id), resume),
     };
@@ -259,7 +257,6 @@ pub(crate) async fn join(
         match join_live(context, &topic, wished, presence, id.clone(), unreadable).await {
             Joined::In => return (Outcome::Answered, None),
             Joined::TooManyRooms => return (failed(too_many(Some(room)), id), None),
-            Joined::Held(still_open) => wished = still_open,
         }
     }
     match enter(context, &topic, wished).await {
@@ -284,10 +281,8 @@ async fn join_live(
     let answer = Outgoing::room_joined(room, false, members.as_deref()).answering(id);
     let (key, max) = (context.key, context.hub.0.limits.rooms_per_connection);
     let of = topic.clone();
-    let joined = context.shard.ask(move |members| match members.is_held(key) {
-        true => Joined::Held(wished),
-        false => members.join_room(key, &of, wished, max, Some(answer)),
-    });
+    let joined =
+        context.shard.ask(move |members| members.join_room(key, &of, wished, max, Some(answer)));
     let joined = joined.await.unwrap_or(Joined::In);
     if matches!(joined, Joined::In) && unreadable {
         let gap = vec![gap_of(topic, GapReason::Cursor)];
@@ -414,13 +409,6 @@ pub(crate) async fn handle(context: &Context, message: ClientMessage) -> Outcome
             Outcome::Failed { id, code, text, room: None }
         }
     }
-}
-
-/// All topics of a connection that skipped something, from where it still had everything.
-pub(crate) async fn refill(context: &Context) -> Resume {
-    let key = context.key;
-    let starts = context.shard.ask(move |members| members.pull(key)).await;
-    context.resume(starts.unwrap_or_default())
 }
 
 impl Context {

@@ -28,8 +28,6 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
-    /// Something was skipped, so that the client is to be refilled.
-    refill: bool,
     /// The front frame has left in part: it must not be dropped.
     begun: bool,
     /// A waiting write has the front frame and may take part of it at any time.
@@ -81,10 +79,6 @@ impl fmt::Debug for Lent {
     }
 }
 
-/// There is no room for a frame that can be read later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full;
-
 /// What the queue looks like after a flush.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Flushed {
@@ -129,18 +123,15 @@ impl Outbox {
 
     /// Adds a frame that may be dropped, or may drop others of its kind, when the client is too slow. `gap` makes the
     /// frame that says so.
-    ///
-    /// # Errors
-    /// [`Full`]: there is no room, and the policy of the topic is to refill the client later.
     pub(crate) fn push_droppable(
         &self,
         frame: Bytes,
         of: Arc<Droppable>,
         gap: impl Fn(&Topic) -> Option<Bytes>,
-    ) -> Result<(), Full> {
+    ) {
         let mut state = self.lock();
         if state.ended.is_some() {
-            return Ok(());
+            return;
         }
         let was_empty = state.queue.is_empty();
         let keep = state.kept();
@@ -153,31 +144,16 @@ impl Outbox {
         if is_over(&state) {
             state.write_lent();
         }
-        if is_over(&state) && of.policy == SlowPolicy::Refill {
-            return Err(Full);
-        }
         while is_over(&state) {
             let keep = state.kept();
             if !state.queue.drop_oldest(keep, &gap) {
-                Self::end_locked(state, CloseReason::TOO_SLOW, true);
-                return Ok(());
+                return Self::end_locked(state, CloseReason::TOO_SLOW, true);
             }
         }
         state.queue.push_droppable(frame, of);
         if was_empty && !state.write_lent() {
             Self::wake(state)
         }
-        Ok(())
-    }
-
-    /// Something was skipped: once all that waits has left, the client is to be refilled.
-    pub(crate) fn refill(&self) {
-        self.lock().refill = true;
-    }
-
-    /// Whether the client is to be refilled.
-    pub(crate) fn take_refill(&self) -> bool {
-        std::mem::take(&mut self.lock().refill)
     }
 
     /// Lets whoever pushes write, until [`take_back`](Self::take_back).

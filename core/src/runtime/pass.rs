@@ -41,10 +41,7 @@ impl Members {
         for number in others {
             let Some(slot) = self.router.at_mut(number) else { continue };
             if slot.admits(routed) {
-                let given = slot.give(routed);
-                if given.is_err() {
-                    self.skip(number, &[], std::slice::from_ref(routed));
-                }
+                slot.give(routed);
                 handed += 1;
             }
         }
@@ -113,12 +110,12 @@ impl Members {
             for &slot in chunk {
                 let Some(member) = self.router.at_mut(slot) else { continue };
                 handed += member.pending.len();
+                let pending = member.pending.iter().map(|&n| &deliveries[n as usize]);
                 if droppable {
-                    let pending = std::mem::take(&mut member.pending);
-                    self.give_each(slot, &pending, deliveries);
-                    continue;
+                    pending.for_each(|routed| member.give(routed));
+                } else {
+                    member.push(pending);
                 }
-                member.push(member.pending.iter().map(|&n| &deliveries[n as usize]));
                 if member.pending.capacity() > CHUNK {
                     member.pending = Vec::new()
                 } else {
@@ -129,23 +126,6 @@ impl Members {
             tokio::task::yield_now().await;
         }
         handed
-    }
-
-    /// Gives a connection these of the deliveries, one by one.
-    fn give_each(&mut self, slot: u32, pending: &[u32], deliveries: &[Arc<Routed>]) {
-        for (at, &number) in pending.iter().enumerate() {
-            let (Some(member), Some(routed)) =
-                (self.router.at_mut(slot), deliveries.get(number as usize))
-            else {
-                continue;
-            };
-            // What did not fit has left it held, and nothing goes past it.
-            if (member.flow.is_live() || member.admits(routed)) && member.give(routed).is_err() {
-                let rest: Vec<_> =
-                    pending[at..].iter().map(|&n| deliveries[n as usize].clone()).collect();
-                self.skip(slot, &deliveries[..number as usize], &rest);
-            }
-        }
     }
 }
 

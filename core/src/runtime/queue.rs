@@ -17,8 +17,7 @@ pub(crate) struct Droppable {
 }
 
 impl Droppable {
-    /// What is dropped of a topic under a policy. Only where the latest of a key stays, and where what is skipped can
-    /// be read, does it matter which policy it is.
+    /// What is dropped of a topic under a policy. Keys matter only where the latest of each stays.
     pub(crate) fn new(
         topic: &Topic,
         message: &Message,

@@ -20,7 +20,7 @@ use super::hub::{Hub, Inner};
 use super::inbox::ShardHandle;
 use super::mailbox::{Mailbox, judged};
 use super::observer::{Event, Observing, SlowBound};
-use super::operations::{Done, handle, join, leave, refill, renew, welcome};
+use super::operations::{Done, handle, join, leave, renew, welcome};
 use super::outbox::{Flushed, Outbox};
 use super::replay::{Replaying, Step};
 use super::routed::{Receiver, framed};
@@ -205,7 +205,6 @@ impl<R: FrameReader> Connection<R> {
                 }
                 Ok(Flushed::Empty) => {}
             }
-            self.begin_refill(&outbox);
             // A replay goes on as the client takes it, and never while its topics may change.
             if self.operation.is_none() && self.replay_more() {
                 continue;
@@ -217,16 +216,6 @@ impl<R: FrameReader> Connection<R> {
             if let ControlFlow::Break(reason) = step {
                 return (reason, Some(writer));
             }
-        }
-    }
-
-    /// All that waited has left: what was skipped is read now.
-    fn begin_refill(&mut self, outbox: &Outbox) {
-        if self.operation.is_none() && self.replay.is_none() && outbox.take_refill() {
-            let context = self.attachment.context.clone();
-            let observer = context.hub.0.observer.clone();
-            let refill = async move { Done::Refilling(refill(&context).await) };
-            self.operation = Some(caught(observer, refill));
         }
     }
 
@@ -366,7 +355,6 @@ impl<R: FrameReader> Connection<R> {
                 self.replay = replay;
                 self.input(Input::Finished(outcome));
             }
-            Done::Refilling(resume) => self.replay = Some(Replaying::new(resume)),
             Done::Renewed(identity, left, outcome) => {
                 self.attachment.context.identity = identity;
                 if let Some(replay) = &mut self.replay {

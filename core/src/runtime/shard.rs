@@ -43,8 +43,6 @@ pub(crate) struct Members {
 pub(crate) enum Joined {
     In,
     TooManyRooms,
-    /// The connection reads what it has skipped first; the wish is still open.
-    Held(Wished),
 }
 
 impl Members {

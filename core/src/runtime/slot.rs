@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::observer::{Event, Observing};
-use super::outbox::{Full, Outbox};
+use super::outbox::Outbox;
 use super::routed::{NumberedFraming, Receiver, Routed, framed};
 use super::sabotage;
-use crate::machines::{Dispatched, EpochChanged, Floors, Flow, NotLive, Starts, Told};
+use crate::machines::{Dispatched, EpochChanged, Floors, Flow, NotLive, Told};
 use crate::{CloseReason, GapReason, Mark, Outgoing, Position, Scope, Topic, TransportInfo};
 
 pub(crate) struct Slot {
@@ -120,17 +120,10 @@ impl Slot {
     }
 
     /// Gives the client a message that it [`admits`](Self::admits), as the topic's policy has it.
-    ///
-    /// # Errors
-    /// [`Full`]: there is no room, and the client has to [`skip`](Self::skip) it.
-    pub(crate) fn give(&mut self, routed: &Arc<Routed>) -> Result<(), Full> {
-        let Some(droppable) = &routed.droppable else {
-            self.push([routed]);
-            return Ok(());
-        };
+    pub(crate) fn give(&self, routed: &Arc<Routed>) {
+        let Some(droppable) = &routed.droppable else { return self.push([routed]) };
         let Some(frame) = routed.frame(self.framing, &self.observer) else {
-            self.outbox.end(CloseReason::INTERNAL);
-            return Ok(());
+            return self.outbox.end(CloseReason::INTERNAL);
         };
         let (framing, observer) = (self.framing.framing, &self.observer);
         let gap = |topic: &Topic| {
@@ -138,12 +131,6 @@ impl Slot {
             framed(framing, &gap_of(topic, GapReason::Slow), observer)
         };
         self.outbox.push_droppable(frame, droppable.clone(), gap)
-    }
-
-    /// From here on the client is given nothing that is kept, until it has read it.
-    pub(crate) fn skip(&mut self, from: Starts) {
-        self.flow.skip(from);
-        self.outbox.refill();
     }
 
     /// Something may be missing in a topic; from here on its messages are after this mark, when it is kept.

@@ -59,7 +59,6 @@ enum Operation {
     EnteringRoom(Topic, From),
     ProvingRoom(Topic, From, Mark),
     Leaving(Topic),
-    Refilling,
 }
 
 /// How a room is joined.
@@ -125,16 +124,7 @@ impl Client {
         on.operation = match std::mem::replace(&mut on.operation, Operation::None) {
             Operation::None => {
                 self.pull(on, node, log, budget, reply)?;
-                if on.is_idle()
-                    && on.resume.is_none()
-                    && on.member(node).is_some_and(|m| m.refill && m.out.is_empty())
-                {
-                    on.member(node).iter_mut().for_each(|member| member.refill = false);
-                    on.put(node, Entry::Pull(on.id, None));
-                    Operation::Refilling
-                } else {
-                    Operation::None
-                }
+                Operation::None
             }
             Operation::Wanting if on.wanted.iter().all(|t| node.positions.is_ready(t)) => {
                 on.since = on.wanted.iter().map(|t| (t.clone(), published(t))).collect();
@@ -168,20 +158,14 @@ impl Client {
                     node,
                     match is_live {
                         true => Entry::Room(on.id, topic.clone()),
-                        false => Entry::Pull(on.id, Some(topic.clone())),
+                        false => Entry::Pull(on.id, topic.clone()),
                     },
                 );
                 Operation::EnteringRoom(topic, from)
             }
             Operation::EnteringRoom(topic, from) => match reply {
                 None => Operation::EnteringRoom(topic, from),
-                Some(Reply::Held) => {
-                    on.joining.insert(topic.clone(), published(&topic));
-                    on.put(node, Entry::Pull(on.id, Some(topic.clone())));
-                    Operation::EnteringRoom(topic, from)
-                }
                 Some(Reply::Pulls(starts, here)) => {
-                    let here = here.expect("it has entered");
                     let mut resume = on.resume.take().unwrap_or_else(|| resume(log, starts));
                     let partition = log.partition(&topic);
                     let cursor = self.cursor.clone().filter(|_| from == From::Cursor);
@@ -223,13 +207,6 @@ impl Client {
                 on.wanted.retain(|wanted| *wanted != topic);
                 Operation::None
             }
-            Operation::Refilling => match reply {
-                Some(Reply::Pulls(starts, _)) => {
-                    on.resume = Some(resume(log, starts));
-                    Operation::None
-                }
-                _ => Operation::Refilling,
-            },
             waits => waits,
         };
         Ok(())

@@ -25,8 +25,8 @@ pub(crate) enum Entry {
     Open(u64, Box<[Mark]>),
     /// It joins a room.
     Room(u64, Topic),
-    /// It pulls its topics, and enters a room perhaps.
-    Pull(u64, Option<Topic>),
+    /// It pulls its topics, and enters a room.
+    Pull(u64, Topic),
     Leave(u64, Topic),
     /// It has read everything up to these marks.
     Live(u64, Floors),
@@ -36,10 +36,8 @@ pub(crate) enum Entry {
 /// What a shard answers a connection.
 pub(crate) enum Reply {
     In,
-    /// It has to pull first.
-    Held,
     /// From where it pulls, and where the room stands that it entered.
-    Pulls(Starts, Option<Mark>),
+    Pulls(Starts, Mark),
     Overflown,
 }
 
@@ -50,9 +48,7 @@ pub(crate) struct Member {
     flow: Flow<Sent>,
     pub(crate) reply: Option<Reply>,
     pub(crate) out: VecDeque<Out>,
-    /// Something was skipped.
-    pub(crate) refill: bool,
-    /// The client is to come back; it is still sent what is queued.
+    /// The client is to come back; it is still sent what is queued, unless it was too slow for it.
     pub(crate) ended: bool,
 }
 
@@ -130,15 +126,12 @@ impl Shard {
             }
             Entry::Room(id, topic) => {
                 let Some(member) = self.members.get_mut(&id) else { return };
-                if member.flow.is_held() {
-                    member.reply = Some(Reply::Held);
-                    return;
-                }
+                assert!(!member.flow.is_held(), "a connection that reads is pulled into a room");
                 member.topics.insert(topic.clone());
                 member.push(Out::Joined(topic, self.standing.point().into()));
                 member.reply = Some(Reply::In);
             }
-            Entry::Pull(id, topic) => self.pull(id, topic),
+            Entry::Pull(id, topic) => self.pull(id, &topic),
             Entry::Leave(id, topic) => {
                 let Some(member) = self.members.get_mut(&id) else { return };
                 member.topics.remove(&topic);
@@ -178,23 +171,17 @@ impl Shard {
         }
     }
 
-    fn pull(&mut self, id: u64, room: Option<Topic>) {
+    fn pull(&mut self, id: u64, room: &Topic) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        member.topics.extend(room.clone());
-        let skipped = member.flow.pull();
-        if skipped.is_some() {
-            member.refill = false;
-        }
-        let Starts { marks, topics } = skipped
-            .unwrap_or_else(|| Starts { marks: self.standing.point().into(), ..Starts::default() });
-        let member = &self.members[&id];
+        member.topics.insert(room.clone());
+        member.flow.pull();
+        let (marks, member) = (self.standing.point().into(), &self.members[&id]);
         let start = |topic: &Topic| {
             let (partition, floor) = (self.partition(topic), member.flow.floor(topic));
-            let here = self.standing.start(topic, partition, [], floor).expect("a partition");
-            (topic.clone(), topics.get(topic).copied().unwrap_or(here))
+            (topic.clone(), self.standing.start(topic, partition, floor).expect("a partition"))
         };
         let mut topics: HashMap<_, _> = member.topics.iter().map(start).collect();
-        let here = room.and_then(|room| topics.remove(&room));
+        let here = topics.remove(room).expect("it has entered");
         let reply = Reply::Pulls(Starts { marks, topics }, here);
         self.members.get_mut(&id).expect("it was there").reply = Some(reply);
     }
@@ -210,18 +197,8 @@ impl Shard {
             }
         }
         for (id, numbers) in pending {
-            for (at, &number) in numbers.iter().enumerate() {
-                let member = self.members.get_mut(&id).expect("it was there");
-                if !(member.flow.is_live() || member.admits(&pass[number])) {
-                    continue;
-                }
-                if member.fits(&pass[number]) {
-                    member.push(Out::Message(pass[number].clone()));
-                } else {
-                    let rest: Vec<_> = numbers[at..].iter().map(|&n| &pass[n]).collect();
-                    self.skip(id, &pass[..number], &rest);
-                }
-            }
+            let member = self.members.get_mut(&id).expect("it was there");
+            numbers.into_iter().for_each(|number| member.give(&pass[number]));
         }
         self.moves(&pass.last().expect("a pass has messages").0.1);
         for sent in pass {
@@ -230,22 +207,6 @@ impl Shard {
             let has_members = || members.any(|member| member.topics.contains(sent.topic()));
             self.standing.passed(sent.topic(), position, has_members);
         }
-    }
-
-    fn skip(&mut self, id: u64, before: &[Sent], rest: &[&Sent]) {
-        let member = &self.members[&id];
-        let marks = before.last().map_or(self.standing.point(), |sent| &sent.0.1).into();
-        let start = |topic: &Topic| {
-            let given = before.iter().filter(|sent| sent.topic() == topic).map(|s| s.mark(0));
-            let first = rest.iter().find(|sent| sent.topic() == topic).map(|s| s.mark(1));
-            let (partition, floor) = (self.partition(topic), member.flow.floor(topic));
-            let start = self.standing.start(topic, partition, given.chain(first), floor);
-            (topic.clone(), start.expect("a partition"))
-        };
-        let topics = member.topics.iter().map(start).collect();
-        let member = self.members.get_mut(&id).expect("it was there");
-        member.flow.skip(Starts { marks, topics });
-        member.refill = true;
     }
 }
 
@@ -257,9 +218,13 @@ impl Member {
         admits
     }
 
-    /// Of some topics what does not fit is skipped.
-    fn fits(&self, sent: &Sent) -> bool {
-        crate::log::number(sent.topic()) > 2 || self.out.len() < MOST_QUEUED
+    /// A client that is too slow comes back, and what was queued for it is dropped.
+    fn give(&mut self, sent: &Sent) {
+        if self.out.len() >= MOST_QUEUED {
+            self.out.clear();
+            self.ended = true;
+        }
+        self.push(Out::Message(sent.clone()));
     }
 
     fn tell(&mut self, told: Vec<Told<Sent>>) {
@@ -285,11 +250,6 @@ pub(crate) struct Sent(pub(crate) Rc<(Delivery, Box<[Mark]>)>);
 impl Sent {
     pub(crate) fn new(delivery: Delivery, marks: Box<[Mark]>) -> Self {
         Self(Rc::new((delivery, marks)))
-    }
-
-    fn mark(&self, before: u64) -> Mark {
-        let position = self.position().expect("the model keeps everything");
-        Mark::new(position.epoch, position.clock - before)
     }
 }
 

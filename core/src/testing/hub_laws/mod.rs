@@ -97,8 +97,7 @@ macro_rules! hub_laws {
             an_observer_with_a_bug_harms_nobody
         }
         $crate::hub_laws! { $fixture: policies:
-            by_default_it_is_disconnected_and_may_resume
-            what_was_skipped_is_refilled_from_the_history
+            by_default_it_is_disconnected_and_resumes_with_everything
             the_oldest_are_dropped_and_a_gap_stands_in_their_place
             only_the_latest_of_a_key_stays
         }

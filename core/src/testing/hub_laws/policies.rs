@@ -41,31 +41,30 @@ fn to_room(n: u32) -> Publication {
     news(&room("r"), n)
 }
 
-/// Without another policy a client that is too slow is disconnected with 4008.
-pub async fn by_default_it_is_disconnected_and_may_resume<F: BusFixture>() {
+/// Without another policy a client that is too slow is disconnected with 4008, and gets everything by its cursor: once
+/// and in order over both connections.
+pub async fn by_default_it_is_disconnected_and_resumes_with_everything<F: BusFixture>() {
     let fixture = F::start().await;
     let hub = hub_of(&fixture.bus(), SlowPolicy::Disconnect).await;
     let mut client = Client::connect(&hub, "u").await;
     client.join("r").await;
     flood(&hub, to_room).await;
+    let mut heard = 0;
     while let Some(text) = in_time(client.pipe.next()).await {
-        assert!(text.contains("\"news\""), "{text}");
+        let message: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        assert_eq!((&message["type"], &message["payload"]), (&"news".into(), &heard.into()));
+        client.cursor = message["cursor"].as_str().map(str::to_owned);
+        heard += 1;
     }
     assert_eq!(client.pipe.closed().map(|reason| reason.code), Some(4008));
-}
-
-/// Under `Refill` a slow client gets everything, from the history.
-pub async fn what_was_skipped_is_refilled_from_the_history<F: BusFixture>() {
-    let fixture = F::start().await;
-    let hub = hub_of(&fixture.bus(), SlowPolicy::Refill).await;
-    let mut client = Client::connect(&hub, "u").await;
-    client.join("r").await;
-    flood(&hub, to_room).await;
-    for n in 0..MANY {
+    assert!(heard < MANY, "it was too slow for all of it");
+    let (mut client, connected) = Client::connect_with(&hub, "u", client.back(&["r"])).await;
+    assert_eq!(connected["payload"]["recovered"], true);
+    assert_eq!(client.next("room:joined").await["payload"]["recovered"], true);
+    publish(&hub, to_room(MANY)).await;
+    for n in heard..=MANY {
         client.hears(n).await;
     }
-    publish(&hub, news(&room("r"), MANY)).await;
-    client.hears(MANY).await;
 }
 
 /// Under `DropOldest` a `gap` stands wherever messages were dropped.
