@@ -95,7 +95,7 @@ pub use transport::{
 
 #[cfg(feature = "runtime")]
 pub use runtime::{
-    AttachError, Attachment, ConnectError, ConnectOptions, Context, Event, Handler, HandlerError,
-    Hub, HubBuilder, Mailbox, NoHandler, Observer, PublishError, Reply, RoomInfo, SlowBound,
-    StartError, Stats, SubmitError, UserInfo,
+    AttachError, Attachment, ConnectError, ConnectOptions, Context, DisconnectError, Event,
+    Handler, HandlerError, Hub, HubBuilder, Mailbox, NoHandler, Observer, PublishError, Reply,
+    RoomInfo, SlowBound, StartError, Stats, SubmitError, UserInfo,
 };

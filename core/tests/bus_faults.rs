@@ -184,7 +184,7 @@ async fn a_join_that_is_cut_while_the_bus_hangs_leaves_no_topic() {
     bus.fault.send_replace(Fault::SubscribeHangs);
     client.say(r#"{"type":"join:room","payload":{"roomId":"r"}}"#).await;
     until(async || bus.fault.receiver_count() > 0).await;
-    assert_eq!(hub.disconnect(user("u"), CloseReason::DISCONNECTED).await, 1);
+    assert_eq!(hub.disconnect(user("u"), CloseReason::DISCONNECTED).await, Ok(1));
     client.ended().await;
     bus.fault.send_replace(Fault::None);
     until(async || !hub.is_bus_up()).await;

@@ -74,7 +74,7 @@ async fn a_call_that_is_cut_holds_nothing_when_its_client_is_said_to_be_gone() {
     let mut client = Client::connect(&hub, "u").await;
     client.say(r#"{"type":"app","payload":{}}"#).await;
     calls.waiting.notified().await;
-    hub.disconnect(user("u"), CloseReason::DISCONNECTED).await;
+    hub.disconnect(user("u"), CloseReason::DISCONNECTED).await.expect("all answer");
     assert_eq!(client.ended().await, Some(4002));
     until(async || hub.users().await.is_empty()).await;
     drop(in_time(calls.pool.lock()).await);
@@ -85,7 +85,7 @@ async fn a_call_that_is_cut_holds_nothing_when_its_client_is_said_to_be_gone() {
 async fn a_farewell_that_never_ends_holds_nobody_back() {
     let (hub, calls) = start().await;
     let mut client = Client::connect(&hub, "slow to go").await;
-    hub.disconnect(user("slow to go"), CloseReason::DISCONNECTED).await;
+    hub.disconnect(user("slow to go"), CloseReason::DISCONNECTED).await.expect("all answer");
     assert_eq!(client.ended().await, Some(4002), "told while the handler still waits");
     calls.waiting.notified().await;
     until(async || hub.users().await.is_empty()).await;
@@ -98,11 +98,11 @@ async fn who_was_accepted_is_said_to_be_gone_once_and_nobody_else() {
     assert_eq!(client.ended().await, Some(1008));
     let mut client = Client::connect(&hub, "slow to come").await;
     calls.waiting.notified().await;
-    hub.disconnect(user("slow to come"), CloseReason::DISCONNECTED).await;
+    hub.disconnect(user("slow to come"), CloseReason::DISCONNECTED).await.expect("all answer");
     assert_eq!(client.ended().await, Some(4002));
     let mut client = Client::connect(&hub, "u").await;
     until(async || calls.connected.load(SeqCst) == 1).await;
-    hub.disconnect(user("u"), CloseReason::DISCONNECTED).await;
+    hub.disconnect(user("u"), CloseReason::DISCONNECTED).await.expect("all answer");
     assert_eq!(client.ended().await, Some(4002));
     until(async || hub.users().await.is_empty()).await;
     assert_eq!((calls.connected.load(SeqCst), calls.disconnected.load(SeqCst)), (1, 1));

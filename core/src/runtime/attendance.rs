@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::clock;
+use super::command::all_nodes;
 use super::spawn::jitter;
 use crate::{
     Bus, BusError, Claim, Except, Limits, Message, NodeId, Publication, Scope, Tally, Topic,
@@ -45,7 +46,8 @@ impl Attendance {
         match topic.scope {
             Scope::Room(_) => self.rules.of(topic).presence,
             Scope::User(_) => self.users,
-            Scope::Client(_) | Scope::Everyone => false,
+            Scope::Client(_) => *topic == all_nodes(),
+            Scope::Everyone => false,
         }
     }
 

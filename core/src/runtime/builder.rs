@@ -205,9 +205,10 @@ impl HubBuilder {
             gate,
         }));
         // When the bus goes away just now, the wish stands and is fulfilled once it is back.
-        let (wished, subscribed) = hub.wish(0, vec![hub.0.commands.topic()]);
+        let (wished, subscribed) = hub.wish(0, hub.0.commands.topics());
         wished.fulfil();
         let _ = subscribed.await;
+        hub.sign_on().await;
         Ok(hub)
     }
 }

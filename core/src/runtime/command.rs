@@ -1,11 +1,12 @@
-//! What nodes ask of each other: to hand a message to a client, to disconnect somebody.
+//! What nodes ask of each other: to hand a message to a client, to disconnect a user or a client.
 //!
-//! A command is a message of a reserved type on the topic of whom it is about. Every node that has
-//! the topic carries it out, shows it to no client, and answers to the topic of the node that asked.
-//! Clients and applications cannot publish these types, so what arrives comes from a node.
+//! A command is a message of a reserved type. One about a message goes to the topic of its client, and only the node that
+//! has the client answers. A disconnect goes to the topic of all nodes, and each node that is listed there must answer:
+//! the nodes claim their places in that topic as users do in a room, under a lease, so that a node that cannot be reached
+//! is known to be missing. Answers go to the topic of the node that asked. Clients and applications cannot publish these
+//! types, so what arrives comes from a node.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,13 +15,14 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::inbox::ShardHandle;
 use super::mailbox::{Mailboxes, SubmitError};
-use super::spawn::{client_id, spawn};
+use super::spawn::{client_id, jitter, spawn};
+use super::types::DisconnectError;
 use crate::{
-    Bus, BusError, ClientId, CloseReason, Delivery, Identity, Message, Publication, Scope,
+    Bus, BusError, ClientId, CloseReason, Delivery, Identity, Message, Publication, RoomId, Scope,
     TenantId, Topic, UserId,
 };
 
@@ -30,11 +32,11 @@ pub(crate) struct Commands {
     shards: Vec<ShardHandle>,
     pub(crate) mailboxes: Arc<Mailboxes>,
     address: ClientId,
-    asked: Mutex<HashMap<u64, mpsc::UnboundedSender<Outcome>>>,
+    asked: Mutex<HashMap<u64, mpsc::UnboundedSender<(ClientId, Outcome)>>>,
     next: AtomicU64,
 }
 
-/// Something to be done by every node that has the topic.
+/// Something to be done by the nodes that hear it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Command {
     /// Under which number the asker waits for the answers.
@@ -47,15 +49,33 @@ struct Command {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Order {
-    /// Hand this message of this user to the client.
+    /// Hand this message of this user to the client whose topic this is.
     Submit { user: String, message: String },
-    /// End all connections.
-    Disconnect { code: u16, reason: String },
+    /// End all connections in a topic.
+    Disconnect { whom: Whom, code: u16, reason: String, reconnect_after: Option<Duration> },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Whom {
+    tenant: Option<String>,
+    #[serde(flatten)]
+    name: Name,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Name {
+    Room(String),
+    User(String),
+    Client(String),
+    Everyone,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
     number: u64,
+    /// The address of the node that answers.
+    node: String,
     outcome: Outcome,
 }
 
@@ -65,6 +85,9 @@ enum Outcome {
     Submitted(Result<(), SubmitError>),
     Disconnected(usize),
 }
+
+/// How many connections each node ended that has answered.
+type Ended = HashMap<ClientId, usize>;
 
 impl Commands {
     pub(crate) fn new(bus: Arc<dyn Bus>, shards: Vec<ShardHandle>, message_bytes: usize) -> Self {
@@ -78,9 +101,14 @@ impl Commands {
         }
     }
 
-    /// Where this node wants its answers.
-    pub(crate) fn topic(&self) -> Topic {
-        address(self.address)
+    /// What this node listens to: what all nodes are asked, and the answers to its own questions.
+    pub(crate) fn topics(&self) -> Vec<Topic> {
+        vec![all_nodes(), address(self.address)]
+    }
+
+    /// The name under which this node is listed in [`all_nodes`].
+    pub(crate) fn listed_as(&self) -> UserId {
+        UserId::new(self.address.to_string()).expect("32 digits are a name")
     }
 
     /// Hands a message to a connection, wherever it is.
@@ -98,37 +126,81 @@ impl Commands {
         // What is not text is no message, whoever has the connection.
         let message = std::str::from_utf8(&message).map_err(|_| SubmitError::Invalid)?;
         let order = Order::Submit { user: user.to_string(), message: message.to_owned() };
-        let mut found = None;
-        let asked =
-            self.ask(Topic::client(tenant.clone(), client), order, |outcome| match outcome {
-                Outcome::Submitted(Err(SubmitError::NotFound)) => ControlFlow::Continue(()),
-                Outcome::Submitted(verdict) => {
-                    found = Some(verdict);
-                    ControlFlow::Break(())
+        let (_question, command, mut answers) = self.ask(order);
+        let asked = self.tell(Topic::client(tenant.clone(), client), COMMAND, &command).await;
+        let links = asked.map_err(|_| SubmitError::Unavailable)?;
+        let hearing = async {
+            for _ in 0..links.unwrap_or(u32::MAX) {
+                match answers.recv().await {
+                    Some((_, Outcome::Submitted(Err(SubmitError::NotFound)))) => {}
+                    Some((_, Outcome::Submitted(outcome))) => return outcome,
+                    Some((_, Outcome::Disconnected(_))) | None => {}
                 }
-                Outcome::Disconnected(_) => ControlFlow::Continue(()),
-            });
-        match asked.await {
-            Ok(Asked::Silent) => Err(SubmitError::Unavailable),
-            Ok(Asked::Answered) => found.unwrap_or(Err(SubmitError::NotFound)),
-            Err(_) => Err(SubmitError::Unavailable),
+            }
+            Err(SubmitError::NotFound)
+        };
+        let silence = match links {
+            Some(_) => SubmitError::Unavailable,
+            None => SubmitError::NotFound,
+        };
+        timeout(ANSWER_DEADLINE, hearing).await.unwrap_or(Err(silence))
+    }
+
+    /// Ends the connections in a topic on all nodes; returns how many there were. It asks again until each node has
+    /// answered, at most for `patience`.
+    pub(crate) async fn disconnect(
+        &self,
+        topic: &Topic,
+        reason: &CloseReason,
+        patience: Duration,
+    ) -> Result<usize, DisconnectError> {
+        let here = self.disconnect_here(topic, reason).await;
+        let mut ended = Ended::from([(self.address, here)]);
+        let CloseReason { code, reason, reconnect_after } = reason.clone();
+        let reason = reason.into_owned();
+        let whom = Whom::from(topic);
+        let order = Order::Disconnect { whom, code, reason, reconnect_after };
+        let reached = timeout(patience, self.reach_all(order, &mut ended)).await;
+        let ended = ended.values().sum();
+        reached.map(|()| ended).map_err(|_| DisconnectError { ended })
+    }
+
+    /// Asks all nodes, again and again, until each of them has answered.
+    async fn reach_all(&self, order: Order, ended: &mut Ended) {
+        let (_question, command, mut answers) = self.ask(order);
+        loop {
+            // Who is listed only after this was read has connections only after it heard of the order or asked itself.
+            if let Ok(listed) = self.listed().await
+                && let Ok(links) = self.tell(all_nodes(), COMMAND, &command).await
+            {
+                let hearing = async {
+                    while !has_all(ended, listed.as_deref(), links) {
+                        let Some((node, outcome)) = answers.recv().await else { return };
+                        if let Outcome::Disconnected(there) = outcome {
+                            *ended.entry(node).or_default() += there;
+                        }
+                    }
+                };
+                let heard = timeout(ANSWER_DEADLINE, hearing).await;
+                // A bus that tells neither who listens nor how many: those that answer in time are all there are.
+                if heard.is_ok() || (listed.is_none() && links.is_none()) {
+                    return;
+                }
+            }
+            sleep(jitter(ASK_AGAIN)).await;
         }
     }
 
-    /// Ends the connections of a topic on all nodes; answers how many there were, as far as nodes tell in time.
-    pub(crate) async fn disconnect(&self, topic: &Topic, reason: &CloseReason) -> usize {
-        let mut ended = self.disconnect_here(topic, reason).await;
-        let order =
-            Order::Disconnect { code: reason.code, reason: reason.reason.clone().into_owned() };
-        let asked = self.ask(topic.clone(), order, |outcome| {
-            if let Outcome::Disconnected(there) = outcome {
-                ended += there;
-            }
-            ControlFlow::Continue(())
-        });
-        // Without the bus there is nobody to ask, and nothing more that can be done.
-        let _ = asked.await;
-        ended
+    /// The nodes that must answer; `None` where the bus knows no presence.
+    async fn listed(&self) -> Result<Option<Vec<ClientId>>, BusError> {
+        let Some(presence) = self.bus.presence() else { return Ok(None) };
+        let listed = presence.members(&all_nodes()).await?;
+        let listed: Vec<ClientId> = listed.iter().filter_map(|n| n.as_str().parse().ok()).collect();
+        match listed.contains(&self.address) {
+            true => Ok(Some(listed)),
+            // The store has lost its claims, and gets them again.
+            false => Err(BusError::Unavailable("the list of nodes is not complete".to_owned())),
+        }
     }
 
     async fn disconnect_here(&self, topic: &Topic, reason: &CloseReason) -> usize {
@@ -140,30 +212,15 @@ impl Commands {
         ended
     }
 
-    /// Publishes an order and hands each answer to `hear`, until it breaks off, all who were asked have
-    /// answered (where the bus can tell how many these are), or [`ANSWER_DEADLINE`] is over.
-    async fn ask(
+    /// A question and where its answers come; it is asked as long as the first is kept.
+    fn ask(
         &self,
-        topic: Topic,
         order: Order,
-        mut hear: impl FnMut(Outcome) -> ControlFlow<()>,
-    ) -> Result<Asked, BusError> {
-        let (sender, mut outcomes) = mpsc::unbounded_channel();
+    ) -> (Question<'_>, Command, mpsc::UnboundedReceiver<(ClientId, Outcome)>) {
+        let (sender, answers) = mpsc::unbounded_channel();
         let question = Question::new(self, sender);
         let command = Command { number: question.number, from: self.address.to_string(), order };
-        let nodes = self.tell(topic, COMMAND, &command).await?;
-        let hearing = async {
-            for _ in 0..nodes.unwrap_or(u32::MAX) {
-                let Some(outcome) = outcomes.recv().await else { return };
-                if hear(outcome).is_break() {
-                    return;
-                }
-            }
-        };
-        match timeout(ANSWER_DEADLINE, hearing).await {
-            Err(_) if nodes.is_some() => Ok(Asked::Silent),
-            _ => Ok(Asked::Answered),
-        }
+        (question, command, answers)
     }
 
     /// Takes a delivery that is for the node and not for clients; answers whether it was one.
@@ -177,8 +234,10 @@ impl Commands {
                 true
             }
             ANSWER => {
-                if let Some(Answer { number, outcome }) = read(&delivery.message) {
-                    self.hear(number, outcome);
+                if let Some(Answer { number, node, outcome }) = read(&delivery.message)
+                    && let Ok(node) = node.parse()
+                {
+                    self.hear(number, node, outcome);
                 }
                 true
             }
@@ -186,9 +245,9 @@ impl Commands {
         }
     }
 
-    fn hear(&self, number: u64, outcome: Outcome) {
+    fn hear(&self, number: u64, node: ClientId, outcome: Outcome) {
         if let Some(asker) = self.lock().get(&number) {
-            let _ = asker.send(outcome);
+            let _ = asker.send((node, outcome));
         }
     }
 
@@ -203,16 +262,18 @@ impl Commands {
             Order::Submit { user, message } => {
                 Outcome::Submitted(self.submit_here(&topic, &user, message).await)
             }
-            Order::Disconnect { code, reason } => {
-                let reason = CloseReason { code, reason: reason.into(), reconnect_after: None };
+            Order::Disconnect { whom, code, reason, reconnect_after } => {
+                let Some(topic) = whom.topic() else { return };
+                let reason = CloseReason { code, reason: reason.into(), reconnect_after };
                 Outcome::Disconnected(self.disconnect_here(&topic, &reason).await)
             }
         };
         if own {
-            return self.hear(number, outcome);
+            return self.hear(number, self.address, outcome);
         }
-        // An asker that hears nothing stops waiting by itself.
-        let _ = self.tell(address(from), ANSWER, &Answer { number, outcome }).await;
+        let answer = Answer { number, node: self.address.to_string(), outcome };
+        // An asker that hears nothing asks again, or stops waiting by itself.
+        let _ = self.tell(address(from), ANSWER, &answer).await;
     }
 
     async fn submit_here(
@@ -240,18 +301,41 @@ impl Commands {
         receipts.pop().unwrap_or_else(missing).map(|receipt| receipt.links)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Outcome>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<(ClientId, Outcome)>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How asking ended.
-#[derive(Debug, PartialEq)]
-enum Asked {
-    /// All who are known to have been asked answered, or one said enough.
-    Answered,
-    /// Somebody who was asked did not answer in time.
-    Silent,
+impl From<&Topic> for Whom {
+    fn from(topic: &Topic) -> Self {
+        let name = match &topic.scope {
+            Scope::Room(room) => Name::Room(room.to_string()),
+            Scope::User(user) => Name::User(user.to_string()),
+            Scope::Client(client) => Name::Client(client.to_string()),
+            Scope::Everyone => Name::Everyone,
+        };
+        Self { tenant: topic.tenant.name().map(str::to_owned), name }
+    }
+}
+
+impl Whom {
+    fn topic(self) -> Option<Topic> {
+        let tenant = self.tenant.map(TenantId::new).transpose().ok()?.unwrap_or_default();
+        Some(match self.name {
+            Name::Room(room) => Topic::room(tenant, RoomId::new(room).ok()?),
+            Name::User(user) => Topic::user(tenant, UserId::new(user).ok()?),
+            Name::Client(client) => Topic::client(tenant, client.parse().ok()?),
+            Name::Everyone => Topic::everyone(tenant),
+        })
+    }
+}
+
+/// Whether all nodes have answered: those that are listed, or else as many as the order was handed to.
+fn has_all(ended: &Ended, listed: Option<&[ClientId]>, links: Option<u32>) -> bool {
+    match listed {
+        Some(listed) => listed.iter().all(|node| ended.contains_key(node)),
+        None => links.is_some_and(|links| ended.len() >= links as usize),
+    }
 }
 
 /// A question that waits for its answers; dropped, it waits no longer.
@@ -261,7 +345,7 @@ struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    fn new(commands: &'a Commands, answers: mpsc::UnboundedSender<Outcome>) -> Self {
+    fn new(commands: &'a Commands, answers: mpsc::UnboundedSender<(ClientId, Outcome)>) -> Self {
         let number = commands.next.fetch_add(1, Ordering::Relaxed);
         commands.lock().insert(number, answers);
         Self { commands, number }
@@ -272,6 +356,11 @@ impl Drop for Question<'_> {
     fn drop(&mut self) {
         self.commands.lock().remove(&self.number);
     }
+}
+
+/// Where all nodes listen, as one client that nobody is.
+pub(crate) fn all_nodes() -> Topic {
+    address(ClientId::from_bits(0))
 }
 
 /// A node is addressed as a client that nobody is.
@@ -287,3 +376,5 @@ const COMMAND: &str = "server:command";
 const ANSWER: &str = "server:answer";
 /// How long a node waits for the others, and a message for its connection.
 pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+/// How long, about, until all nodes are asked again when the bus did not take the question or one did not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(250);

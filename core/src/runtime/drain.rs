@@ -67,6 +67,7 @@ impl Hub {
         }
         let limits = self.limits();
         self.all_gone(limits.write_deadline + limits.close_deadline).await;
+        self.sign_off().await;
     }
 
     /// All connections of this node, those of its shards in turn.

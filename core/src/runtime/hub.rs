@@ -12,14 +12,14 @@ use tokio::time::timeout;
 use super::attendance::Attendance;
 use super::builder::HubBuilder;
 use super::clock;
-use super::command::Commands;
+use super::command::{Commands, all_nodes};
 use super::gate::Gate;
 use super::handler::Handler;
 use super::inbox::ShardHandle;
 use super::mailbox::SubmitError;
 use super::observer::{Event, Observing};
 use super::reader::Reader;
-use super::types::PublishError;
+use super::types::{DisconnectError, PublishError};
 use super::wish::Wish;
 use crate::{
     Action, AuthError, Authenticator, Authorizer, Bus, BusError, ClientId, CloseReason,
@@ -236,10 +236,22 @@ impl Hub {
         self.0.commands.submit(client, who, message).await
     }
 
-    /// Ends the connections of a user or a client on all nodes; answers how many there were. Nodes that do not
-    /// answer within 2 s, or cannot be reached since the bus is away, are not counted.
-    pub async fn disconnect(&self, topic: Topic, reason: CloseReason) -> usize {
-        self.0.commands.disconnect(&topic, &reason).await
+    /// Ends the connections of a user or a client (or of all in a room) on all nodes; returns how many there were.
+    ///
+    /// # Behavior
+    /// - Those of this node end at once, also while the bus is away.
+    /// - Each node that is up or whose presence lease still runs must answer. What cannot be told to one now is told
+    ///   again until it answers, at most for `bus_deadline`.
+    /// - On a bus without presence as many nodes must answer as the bus says it was handed to.
+    ///
+    /// # Errors
+    /// [`DisconnectError`] when a node could not be reached in time, so that connections may be left there: repeat it.
+    pub async fn disconnect(
+        &self,
+        topic: Topic,
+        reason: CloseReason,
+    ) -> Result<usize, DisconnectError> {
+        self.0.commands.disconnect(&topic, &reason, self.0.limits.bus_deadline).await
     }
 
     /// Takes no further connections and ends all there are; returns when they are gone, or after twice `close_deadline`.
@@ -247,6 +259,25 @@ impl Hub {
         self.0.draining.store(true, Ordering::Release);
         self.0.shards.iter().for_each(|shard| shard.end_all(reason.clone()));
         self.all_gone(self.0.limits.close_deadline * 2).await;
+        self.sign_off().await;
+    }
+
+    /// Has this node listed among those that must answer a disconnect.
+    pub(super) async fn sign_on(&self) {
+        self.list(Attendance::come).await;
+    }
+
+    /// Has it listed no more, so that nobody waits for it.
+    pub(super) async fn sign_off(&self) {
+        self.list(Attendance::leave).await;
+    }
+
+    async fn list(&self, change: impl FnOnce(&Attendance, &Topic, &UserId)) {
+        let Some(attendance) = &self.0.attendance else { return };
+        let name = self.0.commands.listed_as();
+        change(attendance, &all_nodes(), &name);
+        // What cannot be claimed in time is claimed later.
+        let _ = timeout(self.0.limits.bus_deadline, attendance.claimed(&all_nodes(), &name)).await;
     }
 
     /// Waits until there is no connection, at most for so long.

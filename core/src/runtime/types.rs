@@ -76,6 +76,16 @@ impl ConnectError {
     }
 }
 
+/// Not every node could be asked to disconnect, or answered: the bus is away, or a node is not heard from. Repeat the
+/// call; to disconnect twice is harmless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[error("not every node could be reached; {ended} connections were ended on those that were")]
+pub struct DisconnectError {
+    /// Connections that were ended nevertheless.
+    pub ended: usize,
+}
+
 /// Why a message was not published.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -151,7 +151,13 @@ async fn disconnect(State(app): Shared, request: Request) -> Response {
     };
     let reason = CloseReason::DISCONNECTED;
     let reason = wanted.reason.map_or(reason.clone(), |text| reason.with_text(&text));
-    Json(json!({"disconnected": app.hub.disconnect(topic, reason).await})).into_response()
+    match app.hub.disconnect(topic, reason).await {
+        Ok(disconnected) => Json(json!({"disconnected": disconnected})).into_response(),
+        Err(error) => refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("{error}; repeat it until it is answered with 200"),
+        ),
+    }
 }
 
 impl Disconnect {
@@ -188,7 +194,11 @@ fn bad(why: &str) -> Response {
 }
 
 fn refusal(status: StatusCode, why: &str) -> Response {
-    let code = if status == StatusCode::FORBIDDEN { "forbidden" } else { "invalid_request" };
+    let code = match status {
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        _ => "invalid_request",
+    };
     (status, Json(json!({"error": {"code": code, "message": why}}))).into_response()
 }
 

@@ -1,10 +1,11 @@
-//! Any bus, with a link that loses what it is told to.
+//! Any bus, with links of one node that lose what they are told to, or that are gone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, future};
+use tokio::sync::watch;
 
 use crate::{Bus, BusError, BusLink, Delivery, History, Presence, Publication, Receipt, Topic};
 
@@ -14,16 +15,23 @@ use crate::{Bus, BusError, BusLink, Delivery, History, Presence, Publication, Re
 pub(super) struct Lossy {
     bus: Arc<dyn Bus>,
     losing: Arc<AtomicU32>,
+    /// Whether the node has no links, while others have theirs.
+    cut: watch::Sender<bool>,
 }
 
 impl Lossy {
     pub(super) fn over(bus: Arc<dyn Bus>) -> Self {
-        Self { bus, losing: Arc::default() }
+        Self { bus, losing: Arc::default(), cut: watch::channel(false).0 }
     }
 
     /// The next so many kept messages do not arrive.
     pub(super) fn lose(&self, messages: u32) {
         self.losing.store(messages, Ordering::Release);
+    }
+
+    /// Takes the links away, or lets the node open new ones.
+    pub(super) fn cut(&self, cut: bool) {
+        self.cut.send_replace(cut);
     }
 }
 
@@ -49,9 +57,15 @@ impl Bus for Lossy {
     }
 
     async fn connect(&self, partition: u16) -> Result<BusLink, BusError> {
+        let mut cut = self.cut.subscribe();
+        if *cut.borrow() {
+            return Err(BusError::Unavailable("the law has cut it".to_owned()));
+        }
         let BusLink { interest, deliveries } = self.bus.connect(partition).await?;
         let losing = Arc::clone(&self.losing);
         let deliveries = deliveries.filter(move |one| future::ready(!is_lost(&losing, one)));
+        let ended = async move { drop(cut.wait_for(|cut| *cut).await) };
+        let deliveries = deliveries.take_until(Box::pin(ended));
         Ok(BusLink { interest, deliveries: deliveries.boxed() })
     }
 

@@ -84,6 +84,9 @@ macro_rules! hub_laws {
             whom_no_node_has_is_not_found
             a_disconnect_reaches_all_nodes
             what_is_near_is_disconnected_without_the_bus
+            a_disconnect_outlives_an_outage
+            a_node_that_cannot_be_reached_is_an_error
+            a_node_that_has_ended_is_not_waited_for
             a_node_that_does_not_answer_is_waited_for_in_bounded_time
             clients_neither_cause_nor_see_what_nodes_say
             a_node_has_a_name

@@ -1,8 +1,10 @@
 //! What nodes on one bus do for each other: a client is reached and disconnected from any of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::scene::in_time;
+use super::lossy::Lossy;
+use super::scene::{in_time, until};
 use crate::testing::bus_laws::BusFixture;
 use crate::testing::script::in_background;
 use crate::testing::{MemoryPipe, PipeClient};
@@ -65,9 +67,15 @@ impl Client {
 }
 
 async fn node(bus: &Arc<dyn Bus>) -> Hub {
+    patient_node(bus, Limits::default().bus_deadline).await
+}
+
+/// A node that waits so long for the others.
+async fn patient_node(bus: &Arc<dyn Bus>, bus_deadline: Duration) -> Hub {
     let builder = Hub::builder(Arc::clone(bus), Arc::new(Anonymous), Arc::new(AllowAll));
     let mut limits = Limits::default();
     (limits.message_bytes, limits.message_burst, limits.message_rate) = (1000, 6, 1);
+    limits.bus_deadline = bus_deadline;
     builder.limits(limits).shards(2).start().await.expect("the bus is there")
 }
 
@@ -123,7 +131,8 @@ pub async fn whom_no_node_has_is_not_found<F: BusFixture>() {
     let client = Client::connect(&holder, user("ada")).await;
     let id = client.id;
     drop(client);
-    holder.disconnect(Topic::client(TenantId::default(), id), CloseReason::DISCONNECTED).await;
+    let hers = Topic::client(TenantId::default(), id);
+    in_time(holder.disconnect(hers, CloseReason::DISCONNECTED)).await.expect("all answer");
     in_time(async {
         while other.submit(id, &user("ada"), ping.clone()).await != Err(SubmitError::NotFound) {}
     })
@@ -139,32 +148,82 @@ pub async fn a_disconnect_reaches_all_nodes<F: BusFixture>() {
     let mut his = Client::connect(&two, user("bob")).await;
     let mut namesake = Client::connect(&two, of_tenant("t", "ada")).await;
     let topic = Topic::user(TenantId::default(), user("ada").user);
-    let reason = CloseReason::DISCONNECTED.with_text("enough");
-    assert_eq!(in_time(one.disconnect(topic, reason.clone())).await, 2);
+    let mut reason = CloseReason::DISCONNECTED.with_text("enough");
+    reason.reconnect_after = Some(Duration::from_secs(7));
+    assert_eq!(in_time(one.disconnect(topic, reason.clone())).await, Ok(2));
     for client in &mut hers {
         assert_eq!(client.ended().await, Some(reason.clone()));
     }
     let topic = Topic::client(TenantId::default(), his.id);
-    assert_eq!(in_time(one.disconnect(topic.clone(), reason.clone())).await, 1);
+    assert_eq!(in_time(one.disconnect(topic.clone(), reason.clone())).await, Ok(1));
     assert_eq!(his.ended().await, Some(reason));
     let ping = Bytes::from_static(br#"{"type":"ping"}"#);
     let answer = in_time(one.submit(namesake.id, &of_tenant("t", "ada"), ping)).await;
     assert_eq!((answer, &namesake.next().await["type"]), (Ok(()), &"pong".into()));
 }
 
-/// A node ends its own connections also while the bus is away.
+/// A node ends its own connections also while the bus is away, and does not hide that others may have more.
 pub async fn what_is_near_is_disconnected_without_the_bus<F: BusFixture>() {
     let fixture = F::start().await;
-    let hub = node(&fixture.bus()).await;
+    let hub = patient_node(&fixture.bus(), Duration::from_secs(1)).await;
     let mut client = Client::connect(&hub, user("ada")).await;
     fixture.set_available(false).await;
     let topic = Topic::user(TenantId::default(), user("ada").user);
-    assert_eq!(in_time(hub.disconnect(topic, CloseReason::DISCONNECTED)).await, 1);
+    let told = in_time(hub.disconnect(topic, CloseReason::DISCONNECTED)).await;
+    assert_eq!(told.map_err(|error| error.ended), Err(1));
     let mut ended = in_time(client.pipe.next()).await;
     while ended.is_some() {
         ended = in_time(client.pipe.next()).await;
     }
     assert_eq!(client.pipe.closed(), Some(CloseReason::DISCONNECTED));
+}
+
+/// A user that is disconnected while the bus is away is disconnected once it is back, on every node.
+pub async fn a_disconnect_outlives_an_outage<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (one, two) = (patient_node(&fixture.bus(), LONG).await, node(&fixture.bus()).await);
+    let mut client = Client::connect(&two, user("ada")).await;
+    fixture.set_available(false).await;
+    let topic = Topic::user(TenantId::default(), user("ada").user);
+    let told = in_background(async move { one.disconnect(topic, CloseReason::DISCONNECTED).await });
+    fixture.set_available(true).await;
+    assert_eq!(in_time(told).await.expect("no panic"), Ok(1));
+    let mut ended = in_time(client.pipe.next()).await;
+    while ended.is_some() {
+        ended = in_time(client.pipe.next()).await;
+    }
+    assert_eq!(client.pipe.closed(), Some(CloseReason::DISCONNECTED));
+}
+
+/// A node that has lost its links may have connections of a user: that is an error and never a smaller number, until it
+/// is there again.
+pub async fn a_node_that_cannot_be_reached_is_an_error<F: BusFixture>() {
+    let fixture = F::start().await;
+    let lossy = Arc::new(Lossy::over(fixture.bus()));
+    let far: Arc<dyn Bus> = lossy.clone();
+    let near = patient_node(&fixture.bus(), Duration::from_secs(1)).await;
+    let far = node(&far).await;
+    let mut client = Client::connect(&far, user("ada")).await;
+    lossy.cut(true);
+    until(async || !far.is_bus_up()).await;
+    let topic = Topic::user(TenantId::default(), user("ada").user);
+    let told = in_time(near.disconnect(topic.clone(), CloseReason::DISCONNECTED)).await;
+    assert_eq!(told.map_err(|error| error.ended), Err(0));
+    lossy.cut(false);
+    let patient = patient_node(&fixture.bus(), LONG).await;
+    assert_eq!(in_time(patient.disconnect(topic, CloseReason::DISCONNECTED)).await, Ok(1));
+    while in_time(client.pipe.next()).await.is_some() {}
+    assert_eq!(client.pipe.closed(), Some(CloseReason::DISCONNECTED));
+}
+
+/// A node that has ended in order is not waited for.
+pub async fn a_node_that_has_ended_is_not_waited_for<F: BusFixture>() {
+    let fixture = F::start().await;
+    let (near, gone) = (node(&fixture.bus()).await, node(&fixture.bus()).await);
+    in_time(gone.drain(Duration::ZERO)).await;
+    drop(gone);
+    let topic = Topic::user(TenantId::default(), user("ada").user);
+    assert_eq!(in_time(near.disconnect(topic, CloseReason::DISCONNECTED)).await, Ok(0));
 }
 
 /// A node that listens and does not answer is not waited for without end.
@@ -183,7 +242,8 @@ pub async fn a_node_that_does_not_answer_is_waited_for_in_bounded_time<F: BusFix
     let ping = Bytes::from_static(br#"{"type":"ping"}"#);
     let answer = in_time(hub.submit(ClientId::from_bits(7), &user("ada"), ping)).await;
     assert_eq!(answer, Err(SubmitError::Unavailable));
-    assert_eq!(in_time(hub.disconnect(hers, CloseReason::DISCONNECTED)).await, 1);
+    // A stranger that listens to clients is no node, and holds a disconnect up by nothing.
+    assert_eq!(in_time(hub.disconnect(hers, CloseReason::DISCONNECTED)).await, Ok(1));
 }
 
 /// Clients neither cause nor see the messages of nodes to each other.
@@ -219,3 +279,6 @@ pub async fn a_node_has_a_name<F: BusFixture>() {
     assert_eq!(named.node_id(), &name);
     assert_ne!(node(&fixture.bus()).await.node_id(), node(&fixture.bus()).await.node_id());
 }
+
+/// Longer than any outage of a law.
+const LONG: Duration = Duration::from_secs(60);
