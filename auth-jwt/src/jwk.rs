@@ -2,12 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidings_core::json::Object;
 
 use crate::key::{Key, KeyError, KeySet, check_rsa_size, ec_algorithm};
+use crate::signature::{Algorithm, Material, RSA};
 use crate::source::MAX_DOCUMENT_BYTES;
 
 /// The usable keys of a document. Keys for other purposes are passed over, as published sets hold both.
@@ -45,7 +45,7 @@ struct Jwk {
     #[serde(rename = "use")]
     usage: Option<String>,
     key_ops: Option<Vec<String>>,
-    alg: Option<String>,
+    alg: Option<Algorithm>,
     crv: Option<String>,
     n: Option<String>,
     e: Option<String>,
@@ -61,19 +61,18 @@ fn read_key(raw: &RawValue) -> Result<Key, String> {
     if jwk.key_ops.as_ref().is_some_and(|ops| !ops.iter().any(|op| op == "verify")) {
         return Err("its key_ops have no verify".into());
     }
-    let (decoding, mut allowed) = read_material(&jwk)?;
-    if let Some(name) = &jwk.alg {
-        let only: Algorithm = name.parse().map_err(|_| format!("alg {name} is unknown"))?;
+    let (material, mut allowed) = read_material(&jwk)?;
+    if let Some(only) = jwk.alg {
         if !allowed.contains(&only) {
-            return Err(format!("alg {name} does not fit the key"));
+            return Err(format!("alg {only:?} does not fit the key"));
         }
         allowed = vec![only];
     }
-    Ok(Key::new(jwk.kid, decoding, &allowed))
+    Ok(Key::new(jwk.kid, material, &allowed))
 }
 
 /// The key itself, and the algorithms its kind allows. `oct` is refused: a published secret is none.
-fn read_material(jwk: &Jwk) -> Result<(DecodingKey, Vec<Algorithm>), String> {
+fn read_material(jwk: &Jwk) -> Result<(Material, Vec<Algorithm>), String> {
     match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         ("RSA", _) => {
             let (n, e) = (bytes(jwk.n.as_ref(), "n")?, bytes(jwk.e.as_ref(), "e")?);
@@ -81,8 +80,7 @@ fn read_material(jwk: &Jwk) -> Result<(DecodingKey, Vec<Algorithm>), String> {
             if e.len() > 4 || e.last().is_none_or(|last| last % 2 == 0) || e == [1] {
                 return Err("its exponent e is not usual".into());
             }
-            let key = DecodingKey::from_rsa_raw_components(&n, &e);
-            Ok((key, AlgorithmFamily::Rsa.algorithms().to_vec()))
+            Ok((Material::rsa(&n, &e), RSA.to_vec()))
         }
         ("EC", Some(curve @ ("P-256" | "P-384"))) => {
             let half = if curve == "P-256" { 32 } else { 48 };
@@ -92,14 +90,14 @@ fn read_material(jwk: &Jwk) -> Result<(DecodingKey, Vec<Algorithm>), String> {
             }
             let point = [&[4][..], &x, &y].concat();
             let algorithm = ec_algorithm(point.len()).ok_or("its curve is not supported")?;
-            Ok((DecodingKey::from_ec_der(&point), vec![algorithm]))
+            Ok((Material::Point(point), vec![algorithm]))
         }
         ("OKP", Some("Ed25519")) => {
             let x = bytes(jwk.x.as_ref(), "x")?;
             if x.len() != 32 {
                 return Err("its x does not have 32 bytes".into());
             }
-            Ok((DecodingKey::from_ed_der(&x), vec![Algorithm::EdDSA]))
+            Ok((Material::Point(x), vec![Algorithm::EdDSA]))
         }
         (kind, _) => Err(format!("kty {kind} with this crv is not supported")),
     }

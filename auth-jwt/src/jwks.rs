@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::Algorithm;
 use tidings_core::AuthError;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::clock;
 use crate::jwk::read_set;
 use crate::key::KeySet;
+use crate::signature::Algorithm;
 use crate::source::{KeySource, SourceError};
 use crate::spawn::spawn;
 

@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-use jsonwebtoken::crypto::rust_crypto;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
-
 use crate::pem::{PublicKey, read_public_key};
+use crate::signature::{Algorithm, HMAC, Material, RSA, significant};
 
 /// Why a key or a set of keys is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,20 +29,13 @@ pub enum KeyError {
 /// A key and what it may verify.
 pub(crate) struct Key {
     pub(crate) id: Option<String>,
-    pub(crate) decoding: DecodingKey,
-    /// Checks the algorithm and nothing else; the claims are checked in `claims.rs`.
-    pub(crate) validation: Validation,
+    material: Material,
+    algorithms: Vec<Algorithm>,
 }
 
 impl Key {
-    pub(crate) fn new(id: Option<String>, decoding: DecodingKey, allowed: &[Algorithm]) -> Self {
-        install_provider();
-        let mut validation = Validation::new_for_family(decoding.family());
-        validation.algorithms = allowed.to_vec();
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        Self { id, decoding, validation }
+    pub(crate) fn new(id: Option<String>, material: Material, allowed: &[Algorithm]) -> Self {
+        Self { id, material, algorithms: allowed.to_vec() }
     }
 
     /// A secret both sides know: HS256, HS384, HS512.
@@ -52,40 +43,38 @@ impl Key {
         if secret.is_empty() || secret.trim_ascii_start().starts_with(b"-----BEGIN") {
             return Err(KeyError::NotASecret);
         }
-        let key = DecodingKey::from_secret(secret);
-        Ok(Self::new(None, key, AlgorithmFamily::Hmac.algorithms()))
+        Ok(Self::new(None, Material::Secret(secret.to_vec()), HMAC))
     }
 
     /// The public key in a PEM; its kind decides the algorithms.
     pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         match read_public_key(pem).ok_or(KeyError::NotAPublicKey)? {
-            PublicKey::Rsa(der) => {
-                let utils = &rust_crypto::DEFAULT_PROVIDER.key_utils;
-                let (modulus, exponent) = (utils.rsa_pub_components_from_public_key)(&der)
-                    .map_err(|_| KeyError::NotAPublicKey)?;
+            PublicKey::Rsa { modulus, exponent } => {
                 check_rsa_size(&modulus)?;
-                let key = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
-                Ok(Self::new(None, key, AlgorithmFamily::Rsa.algorithms()))
+                Ok(Self::new(None, Material::rsa(&modulus, &exponent), RSA))
             }
             PublicKey::Ec(point) => {
                 let algorithm = ec_algorithm(point.len()).ok_or(KeyError::NotAPublicKey)?;
-                Ok(Self::new(None, DecodingKey::from_ec_der(&point), &[algorithm]))
+                Ok(Self::new(None, Material::Point(point), &[algorithm]))
             }
-            PublicKey::Ed(key) => {
-                Ok(Self::new(None, DecodingKey::from_ed_der(&key), &[Algorithm::EdDSA]))
-            }
+            PublicKey::Ed(key) => Ok(Self::new(None, Material::Point(key), &[Algorithm::EdDSA])),
         }
     }
 
+    /// Whether the key made this signature by an algorithm that it allows.
+    pub(crate) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        self.allows(algorithm) && self.material.verifies(algorithm, message, signature)
+    }
+
     pub(crate) fn allows(&self, algorithm: Algorithm) -> bool {
-        self.validation.algorithms.contains(&algorithm)
+        self.algorithms.contains(&algorithm)
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let algorithms = &self.validation.algorithms;
-        f.debug_struct("Key").field("id", &self.id).field("algorithms", algorithms).finish()
+        let Self { id, algorithms, .. } = self;
+        f.debug_struct("Key").field("id", id).field("algorithms", algorithms).finish()
     }
 }
 
@@ -122,10 +111,9 @@ pub(crate) fn ec_algorithm(point_bytes: usize) -> Option<Algorithm> {
     }
 }
 
-/// Refuses RSA keys that are unsafe, or that the verifier would refuse each time.
+/// Refuses RSA keys that are unsafe, and those that take long.
 pub(crate) fn check_rsa_size(modulus: &[u8]) -> Result<(), KeyError> {
-    let start = modulus.iter().position(|&byte| byte != 0).unwrap_or(modulus.len());
-    let digits = &modulus[start..];
+    let digits = significant(modulus);
     let unused = digits.first().map_or(0, |byte| byte.leading_zeros() as usize);
     match digits.len() * 8 - unused {
         MIN_RSA_BITS..=MAX_RSA_BITS => Ok(()),
@@ -133,16 +121,7 @@ pub(crate) fn check_rsa_size(modulus: &[u8]) -> Result<(), KeyError> {
     }
 }
 
-/// Names the cryptography explicitly: with two sets of it in one program the library would panic
-/// at its first use. An application that has installed another keeps it.
-pub(crate) fn install_provider() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let _ = rust_crypto::DEFAULT_PROVIDER.install_default();
-    });
-}
-
 /// Smallest RSA key (RFC 7518, section 3.3).
 const MIN_RSA_BITS: usize = 2048;
-/// Largest RSA key that the verifier takes.
+/// Largest RSA key: the time that a signature takes grows with the square of it.
 const MAX_RSA_BITS: usize = 4096;

@@ -33,6 +33,7 @@ mod key;
 mod pem;
 mod rooms;
 mod sign;
+mod signature;
 mod source;
 mod spawn;
 

@@ -6,8 +6,10 @@ use base64::engine::general_purpose::STANDARD;
 /// A public key by its kind.
 #[derive(Debug, PartialEq)]
 pub(crate) enum PublicKey {
-    /// The DER of PKCS#1.
-    Rsa(Vec<u8>),
+    Rsa {
+        modulus: Vec<u8>,
+        exponent: Vec<u8>,
+    },
     /// An uncompressed point of P-256 or P-384.
     Ec(Vec<u8>),
     /// An Ed25519 key.
@@ -18,7 +20,7 @@ pub(crate) enum PublicKey {
 pub(crate) fn read_public_key(pem: &[u8]) -> Option<PublicKey> {
     let text = std::str::from_utf8(pem).ok()?.trim();
     if let Some(der) = body(text, "RSA PUBLIC KEY") {
-        return Some(PublicKey::Rsa(der));
+        return rsa(&der);
     }
     // RFC 5280, section 4.1: a sequence of the algorithm and, in a bit string, the key.
     let der = body(text, "PUBLIC KEY")?;
@@ -26,12 +28,20 @@ pub(crate) fn read_public_key(pem: &[u8]) -> Option<PublicKey> {
     let (algorithm, info) = element(0x30, info)?;
     let ([0, key @ ..], []) = element(0x03, info)? else { return None };
     match algorithm {
-        RSA => Some(PublicKey::Rsa(key.to_vec())),
+        RSA => rsa(key),
         P256 if key.len() == 65 => Some(PublicKey::Ec(key.to_vec())),
         P384 if key.len() == 97 => Some(PublicKey::Ec(key.to_vec())),
         ED25519 if key.len() == 32 => Some(PublicKey::Ed(key.to_vec())),
         _ => None,
     }
+}
+
+/// RFC 8017, section A.1.1: a sequence of the modulus and the exponent.
+fn rsa(der: &[u8]) -> Option<PublicKey> {
+    let (key, []) = element(0x30, der)? else { return None };
+    let (modulus, rest) = element(0x02, key)?;
+    let (exponent, []) = element(0x02, rest)? else { return None };
+    Some(PublicKey::Rsa { modulus: modulus.to_vec(), exponent: exponent.to_vec() })
 }
 
 fn body(text: &str, label: &str) -> Option<Vec<u8>> {

@@ -1,10 +1,10 @@
 //! What is accepted, and which keys are.
 
-use jsonwebtoken::Algorithm::{self, *};
 use serde_json::{Value, json};
 use tidings_core::{AuthError, Authenticator, ConnectRequest, Identity};
 
 use super::*;
+use crate::signature::Algorithm::{self, *};
 use crate::{JwtAuthenticator, JwtConfig, KeyError, sign_hs256};
 
 const FAMILIES: &[(&str, &str, &[Algorithm])] = &[

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use jsonwebtoken::Algorithm::{ES256, EdDSA};
 use tidings_core::AuthError;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -14,6 +13,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::*;
+use crate::signature::Algorithm::{ES256, EdDSA};
 use crate::{HttpSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, KeySource};
 
 /// Answers each request with what it was told last, and counts.

@@ -5,15 +5,17 @@ mod attacks;
 #[cfg(feature = "http")]
 mod http;
 mod rotation;
+mod signer;
 
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
+use self::signer::Signer;
 use crate::clock::{self, Now};
+use crate::signature::Algorithm;
 
 pub(crate) const NOW: u64 = 1_700_000_000;
 pub(crate) const SECRET: &[u8] = b"a secret of at least 32 bytes, as it should be";
@@ -40,32 +42,27 @@ pub(crate) fn der(pem: &str) -> Vec<u8> {
     STANDARD.decode(digits).expect("base64")
 }
 
-pub(crate) fn private(name: &str) -> EncodingKey {
-    match name {
-        "rsa" => EncodingKey::from_rsa_der(&der(include_str!("keys/rsa.key"))),
-        "p256" => EncodingKey::from_ec_der(&der(include_str!("keys/p256.key"))),
-        "p384" => EncodingKey::from_ec_der(&der(include_str!("keys/p384.key"))),
-        "ed" => EncodingKey::from_ed_der(&der(include_str!("keys/ed.key"))),
-        _ => EncodingKey::from_secret(name.as_bytes()),
-    }
+pub(crate) fn private(name: &str) -> Signer {
+    let key = match name {
+        "rsa" => include_str!("keys/rsa.key"),
+        "p256" => include_str!("keys/p256.key"),
+        "p384" => include_str!("keys/p384.key"),
+        "ed" => include_str!("keys/ed.key"),
+        _ => return Signer::secret(name.as_bytes()),
+    };
+    Signer::private(name, &der(key))
 }
 
 /// A token of any header and any claims, signed with `algorithm` whatever its header says.
-pub(crate) fn signed(
-    header: &str,
-    claims: &str,
-    key: &EncodingKey,
-    algorithm: Algorithm,
-) -> String {
-    crate::key::install_provider();
+pub(crate) fn signed(header: &str, claims: &str, key: &Signer, algorithm: Algorithm) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, algorithm);
-    format!("{message}.{}", signature.expect("a signature"))
+    let signature = key.sign(&format!("{algorithm:?}"), message.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 /// A good token of this key and algorithm.
 pub(crate) fn token(key: &str, algorithm: Algorithm, kid: Option<&str>) -> String {
-    let mut header = json!({ "alg": algorithm });
+    let mut header = json!({ "alg": format!("{algorithm:?}") });
     if let Some(kid) = kid {
         header["kid"] = kid.into();
     }
@@ -81,10 +78,9 @@ pub(crate) fn jwk(key: &str, kid: &str) -> Value {
     let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     match key {
         "rsa" => {
-            let utils = &jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.key_utils;
-            let pkcs1 = der(include_str!("keys/rsa.pkcs1.pub.pem"));
-            let (n, e) = (utils.rsa_pub_components_from_public_key)(&pkcs1).expect("a key");
-            json!({ "kty": "RSA", "kid": kid, "n": text(&n), "e": text(&e) })
+            let public = tail(include_str!("keys/rsa.pkcs1.pub.pem"), 256 + 5);
+            let (n, e) = (&public[..256], &public[256 + 2..]);
+            json!({ "kty": "RSA", "kid": kid, "n": text(n), "e": text(e) })
         }
         "ed" => {
             json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": text(&tail(ED_PUB, 32)) })

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use async_trait::async_trait;
-use jsonwebtoken::Algorithm::{ES256, EdDSA};
 use tidings_core::AuthError;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::signature::Algorithm::{ES256, EdDSA};
 use crate::{
     Document, FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, KeySource, SourceError,
 };
