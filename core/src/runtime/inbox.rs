@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::observer::Event;
+use super::pass::CHUNK;
 use super::routed::Routed;
 use super::shard::Members;
 use crate::{CloseReason, GapReason, Mark, Topic};
@@ -18,6 +18,7 @@ type Look = Box<dyn FnOnce(&Members) + Send>;
 pub(super) enum Entry {
     Deliver(Arc<Routed>),
     Point(Box<[Mark]>),
+    Gap(Topic, GapReason, Option<Mark>),
     Run(Run),
 }
 
@@ -82,10 +83,15 @@ impl Inbox {
         self.gone.load(Ordering::Acquire)
     }
 
-    /// Answers how many there were.
+    /// Answers some of the questions, and how many these were; of the others the shard is told again.
     pub(super) fn answer_looks(&self, members: &Members) -> usize {
-        let looks = std::mem::take(&mut *self.looks());
-        let many = looks.len();
+        let mut waiting = self.looks();
+        let many = waiting.len().min(CHUNK);
+        let looks: Vec<_> = waiting.drain(..many).collect();
+        if !waiting.is_empty() {
+            self.filled.notify_one();
+        }
+        drop(waiting);
         for look in looks {
             look(members);
         }
@@ -146,18 +152,7 @@ impl ShardHandle {
 
     /// Tells the members of a topic that something may be missing.
     pub(crate) fn gap(&self, topic: Topic, reason: GapReason, mark: Option<Mark>) {
-        self.run(move |members| {
-            let slots: Vec<_> = members.router.members(&topic).collect();
-            if let Some(mark) = mark.filter(|_| !slots.is_empty()) {
-                members.standing.gap(&topic, mark);
-            }
-            for &slot in &slots {
-                if let Some(slot) = members.router.at_mut(slot) {
-                    slot.gap(&topic, reason, mark);
-                }
-            }
-            members.observer.on(Event::Gap { reason, connections: slots.len() });
-        });
+        self.put(Entry::Gap(topic, reason, mark));
     }
 
     /// Waits until fewer than `bytes` are in the inbox.

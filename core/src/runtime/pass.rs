@@ -6,6 +6,7 @@ use super::inbox::Inbox;
 use super::observer::Event;
 use super::routed::Routed;
 use super::shard::Members;
+use crate::{GapReason, Mark, Topic};
 
 impl Members {
     /// Hands the deliveries to their receivers, one push per connection.
@@ -19,31 +20,49 @@ impl Members {
         self.observer.on(Event::Delivered { messages: deliveries.len(), receivers, looked_at });
     }
 
-    /// One delivery needs no list of what is for whom. Answers how many receivers it had.
-    async fn pass_one(&mut self, routed: &Arc<Routed>, inbox: &Inbox) -> usize {
-        let (mut members, mut handed) = (self.router.members(&routed.topic), 0);
-        let (mut others, droppable) = (Vec::new(), routed.droppable.is_some());
-        while members.len() > 0 {
-            for number in members.by_ref().take(CHUNK) {
-                match self.router.at(number) {
-                    Some(slot) if droppable || !slot.flow.is_live() => others.push(number),
-                    Some(slot) if slot.is_for(routed) => {
-                        slot.push([routed]);
-                        handed += 1;
-                    }
-                    _ => {}
-                }
+    /// Tells the members of a topic that something may be missing.
+    pub(super) async fn gap(
+        &mut self,
+        topic: &Topic,
+        reason: GapReason,
+        mark: Option<Mark>,
+        inbox: &Inbox,
+    ) {
+        let slots: Vec<_> = self.router.members(topic).collect();
+        if let Some(mark) = mark.filter(|_| !slots.is_empty()) {
+            self.standing.gap(topic, mark);
+        }
+        for &number in &slots {
+            if let Some(slot) = self.router.at_mut(number) {
+                slot.gap(topic, reason, mark);
             }
+            self.pause(inbox).await;
+        }
+        self.observer.on(Event::Gap { reason, connections: slots.len() });
+    }
+
+    /// To be called for each connection and each entry that is done: after every [`CHUNK`] of them questions are
+    /// answered and other tasks go first.
+    pub(super) async fn pause(&mut self, inbox: &Inbox) {
+        self.done += 1;
+        if self.done == CHUNK {
+            self.done = 0;
             inbox.answer_looks(self);
             tokio::task::yield_now().await;
         }
-        drop(members);
-        for number in others {
+    }
+
+    /// One delivery needs no list of what is for whom. Answers how many receivers it had.
+    async fn pass_one(&mut self, routed: &Arc<Routed>, inbox: &Inbox) -> usize {
+        let slots: Vec<_> = self.router.members(&routed.topic).collect();
+        let mut handed = 0;
+        for number in slots {
             let Some(slot) = self.router.at_mut(number) else { continue };
             if slot.admits(routed) {
                 slot.give(routed);
                 handed += 1;
             }
+            self.pause(inbox).await;
         }
         handed
     }
@@ -78,13 +97,17 @@ impl Members {
             for slots in slots.chunks(GROUPED) {
                 for &slot in slots {
                     let Some(member) = self.router.at_mut(slot) else { continue };
-                    if !member.admits(routed) {
-                        continue;
+                    let is_live = member.flow.is_live();
+                    if member.admits(routed) {
+                        if member.pending.is_empty() {
+                            receivers.push(slot);
+                        }
+                        member.pending.push(number as u32);
                     }
-                    if member.pending.is_empty() {
-                        receivers.push(slot);
+                    // What waited for one who is not live may have been given to it.
+                    if !is_live {
+                        self.pause(inbox).await;
                     }
-                    member.pending.push(number as u32);
                 }
                 noted += slots.len();
                 if noted >= pause {
@@ -106,31 +129,30 @@ impl Members {
         inbox: &Inbox,
     ) -> usize {
         let mut handed = 0;
-        for chunk in receivers.chunks(CHUNK) {
-            for &slot in chunk {
-                let Some(member) = self.router.at_mut(slot) else { continue };
-                handed += member.pending.len();
-                let pending = member.pending.iter().map(|&n| &deliveries[n as usize]);
-                if droppable {
-                    pending.for_each(|routed| member.give(routed));
-                } else {
-                    member.push(pending);
-                }
-                if member.pending.capacity() > CHUNK {
-                    member.pending = Vec::new()
-                } else {
-                    member.pending.clear()
-                }
+        for &slot in receivers {
+            let Some(member) = self.router.at_mut(slot) else { continue };
+            handed += member.pending.len();
+            let pending = member.pending.iter().map(|&n| &deliveries[n as usize]);
+            if droppable {
+                pending.for_each(|routed| member.give(routed));
+            } else {
+                member.push(pending);
             }
-            inbox.answer_looks(self);
-            tokio::task::yield_now().await;
+            if member.pending.capacity() > KEPT_NOTES {
+                member.pending = Vec::new()
+            } else {
+                member.pending.clear()
+            }
+            self.pause(inbox).await;
         }
         handed
     }
 }
 
-/// Connections between two yields: an inline fan-out to 10,000 stalls other tasks for 112 ms, 64 for 3.
-const CHUNK: usize = 64;
+/// Connections and entries between two yields: an inline fan-out to 10,000 stalls other tasks for 112 ms, 64 for 3.
+pub(super) const CHUNK: usize = 64;
+/// Notes for which a connection keeps the room.
+const KEPT_NOTES: usize = 64;
 /// Receivers that are noted between two yields: about 100 µs.
 const GROUPED: usize = 4096;
 /// Deliveries that a connection is handed in one go, at most, and notes of who gets what, of four bytes each.

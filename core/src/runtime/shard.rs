@@ -36,6 +36,8 @@ pub(crate) struct Members {
     attendance: Option<Attendance>,
     pub(super) partition: Partition,
     pub(super) standing: Standing,
+    /// Connections and entries that were looked after since other tasks had their turn.
+    pub(super) done: usize,
 }
 
 /// How a join ended.
@@ -237,6 +239,7 @@ impl Shard {
             attendance,
             partition,
             standing,
+            done: 0,
         };
         Self { inbox: Arc::default(), members }
     }
@@ -302,9 +305,14 @@ impl Shard {
                     self.deliver(&mut deliveries).await;
                     self.members.moves(&marks);
                 }
+                Entry::Gap(topic, reason, mark) => {
+                    self.deliver(&mut deliveries).await;
+                    self.members.gap(&topic, reason, mark, &self.inbox).await;
+                }
                 Entry::Run(run) => {
                     self.deliver(&mut deliveries).await;
                     run(&mut self.members);
+                    self.members.pause(&self.inbox).await;
                 }
             }
         }
@@ -341,138 +349,4 @@ const SHORTEST_TICK: Duration = Duration::from_millis(10);
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
 #[cfg(all(test, feature = "testing"))]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-    use crate::runtime::outbox::Outbox;
-    use crate::runtime::routed::{NumberedFraming, Receiver};
-    use crate::runtime::spawn::{client_id, supervise};
-    use crate::testing::MemoryPipe;
-    use crate::{Delivery, Message, Publication, SlowPolicy, TenantId, UserId};
-
-    fn everyone() -> Topic {
-        Topic::everyone(TenantId::default())
-    }
-
-    /// A shard with so many connections, whose outboxes nobody empties.
-    fn shard(connections: usize) -> (Shard, Vec<Arc<Outbox>>) {
-        let (wishes, _) = mpsc::unbounded_channel();
-        let second = Duration::from_secs(1);
-        let mut shard = Shard::new(
-            0,
-            wishes,
-            second,
-            Arc::default(),
-            Observing::default(),
-            None,
-            None,
-            Arc::new(|_| 0),
-        );
-        let outboxes = (0..connections).map(|_| {
-            let outbox = Arc::new(Outbox::new(usize::MAX, Duration::ZERO));
-            let who = Receiver {
-                tenant: TenantId::default(),
-                user: UserId::new("u").expect("it is a name"),
-                client: client_id(),
-                previous: None,
-            };
-            let info = MemoryPipe::info();
-            let slot = Slot::new(outbox.clone(), who, &info, 0, Observing::default());
-            let key = shard.members.router.attach(slot);
-            shard.members.router.join(key, &everyone());
-            outbox
-        });
-        let outboxes = outboxes.collect();
-        (shard, outboxes)
-    }
-
-    fn news(n: usize) -> Arc<Routed> {
-        let message = Message::of("news", &n).expect("a number is JSON");
-        let delivery = Delivery::of(&Publication::new(everyone(), message));
-        Arc::new(Routed::new(delivery, None, None, SlowPolicy::Disconnect))
-    }
-
-    #[tokio::test]
-    async fn a_pass_over_a_flood_is_bounded_and_keeps_the_order() {
-        let (shard, outboxes) = shard(50);
-        let handle = shard.handle();
-        for n in 0..FLOOD {
-            handle.deliver(news(n));
-        }
-        let (most, all) = (Arc::new(AtomicUsize::new(0)), (0..FLOOD).map(|n| frame(n).len()).sum());
-        let running = supervised(shard);
-        let looking = async {
-            while outboxes.iter().any(|outbox| outbox.queued_bytes() < all) {
-                let most = most.clone();
-                let noted = |members: &Members| {
-                    members.router.iter().map(|(_, slot)| slot.pending.len()).sum::<usize>()
-                };
-                let seen = handle.look(move |m| most.fetch_max(noted(m), Ordering::Relaxed)).await;
-                assert!(seen.is_some());
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), looking).await.expect("all is handed out");
-        let most = most.load(Ordering::Relaxed);
-        assert!((1..=50 * 512).contains(&most), "{most} notes at once");
-        handle.end();
-        running.notified().await;
-        for outbox in outboxes {
-            for n in 0..FLOOD {
-                assert_eq!(outbox.hold_front(), Some(frame(n)));
-                assert!(outbox.taken(frame(n).len()));
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn whoever_asks_a_shard_that_panicked_is_answered_and_its_connections_end() {
-        let (shard, outboxes) = shard(3);
-        let handle = shard.handle();
-        let running = supervised(shard);
-        assert_eq!(handle.ask(|members| members.router.len()).await, Some(3));
-        let panics = |_: &mut Members| panic!("the test asked for it");
-        assert_eq!(handle.ask::<()>(panics).await, None);
-        running.notified().await;
-        assert_eq!(handle.ask(|members| members.router.len()).await, None);
-        assert_eq!(handle.look(|members| members.router.len()).await, None);
-        for n in 0..10 {
-            handle.deliver(news(n));
-        }
-        handle.below(0).await;
-        assert!(outboxes.iter().all(|outbox| outbox.ended() == Some(CloseReason::INTERNAL)));
-    }
-
-    #[test]
-    fn a_sweep_looks_at_a_few_connections_in_one_go() {
-        let (mut shard, outboxes) = shard(SWEPT as usize + 1);
-        for n in 0..=SWEPT {
-            shard.members.router.at_mut(n).expect("it is there").next_ping = Duration::ZERO;
-        }
-        let pinged = || outboxes.iter().filter(|outbox| outbox.queued_bytes() > 0).count();
-        let mut sweep = Sweep::default();
-        assert!(!shard.members.sweep(&mut sweep));
-        assert_eq!(pinged(), SWEPT as usize);
-        assert!(shard.members.sweep(&mut sweep));
-        assert_eq!(pinged(), SWEPT as usize + 1);
-    }
-
-    /// Runs a shard; told once when it has ended, in whatever way.
-    fn supervised(shard: Shard) -> Arc<Notify> {
-        let ended = Arc::new(Notify::new());
-        let (by_itself, by_panic) = (ended.clone(), ended.clone());
-        let run = async move {
-            shard.run().await;
-            by_itself.notify_one();
-        };
-        supervise(run, move || by_panic.notify_one());
-        ended
-    }
-
-    fn frame(n: usize) -> bytes::Bytes {
-        let framing = NumberedFraming { framing: MemoryPipe::info().framing, number: 0 };
-        news(n).frame(framing, &Observing::default()).expect("it can be framed")
-    }
-
-    const FLOOD: usize = 5000;
-}
+mod tests;

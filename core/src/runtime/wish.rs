@@ -22,11 +22,11 @@ pub(crate) struct BusAway;
 /// cut; who puts the connection in says so by [`fulfil`](Self::fulfil).
 #[derive(Debug)]
 pub(crate) struct Wished {
-    topics: Vec<Topic>,
-    shard: usize,
+    pub(super) topics: Vec<Topic>,
+    pub(super) shard: usize,
     /// Connections that were in the first topic before.
     pub(crate) before: usize,
-    wishes: mpsc::UnboundedSender<Wish>,
+    pub(super) wishes: mpsc::UnboundedSender<Wish>,
 }
 
 impl Wished {
