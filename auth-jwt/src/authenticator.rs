@@ -5,20 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
-use tidings_core::json::{Object, present};
 use tidings_core::{AuthError, Authenticator, ConnectRequest, Identity};
 
 use crate::claims::identify;
 use crate::clock::{self, Now};
 use crate::jwk::read_set;
 use crate::jwks::Jwks;
-use crate::key::{Key, KeyError, KeySet};
-use crate::signature::Algorithm;
+use crate::key::{FORGED, Key, KeyError, KeySet, NO_KEY, Verdict};
+use crate::token::Signed;
 
 /// What a token must fulfil beyond its signature. Start from `JwtConfig::default()`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +37,13 @@ impl Default for JwtConfig {
 
 /// Tells who a client is by a signed JSON Web Token (RFC 7519).
 ///
-/// A token needs `exp`, not past, and `sub`, which names the user; `nbf` must not be ahead;
-/// `tenantId` names the tenant. Every claim is kept for authorizers and handlers. The key decides
-/// which algorithms are accepted, and extensions named by `crit` are refused.
+/// A token needs `exp`, not past, and `sub`, a string that names the user; `nbf` must not be ahead;
+/// `tenantId` names the tenant, `null` or none the default one. Times may have fractions, which are
+/// rounded so that a token is never accepted longer than it says. Every claim is kept for authorizers and
+/// handlers. The key decides which algorithms are accepted, and extensions named by `crit` are refused.
+///
+/// A number as `sub` is refused (RFC 7519, section 4.1.2): it has several spellings, and large ones are
+/// read alike. Have the issuer write it as a string.
 #[derive(Debug, Clone)]
 pub struct JwtAuthenticator {
     keys: Keys,
@@ -59,7 +57,8 @@ enum Keys {
 }
 
 impl JwtAuthenticator {
-    /// Verifies HS256, HS384 and HS512 with a secret, which should have 32 random bytes or more.
+    /// Verifies HS256, HS384 and HS512 with a secret. It should have 32 random bytes or more (RFC 7518,
+    /// section 3.2): with one token at hand, a shorter one can be guessed.
     ///
     /// # Errors
     /// When the secret is empty or a PEM.
@@ -69,7 +68,7 @@ impl JwtAuthenticator {
     }
 
     /// Verifies with the public key in a PEM: RSA of 2048 bits or more (RS and PS), P-256 (ES256),
-    /// P-384 (ES384) or Ed25519 (EdDSA).
+    /// P-384 (ES384) or Ed25519 (Ed25519 and EdDSA).
     ///
     /// # Errors
     /// When the text holds no such key, or holds a private one.
@@ -79,7 +78,8 @@ impl JwtAuthenticator {
 
     /// Verifies with the keys of a JWKS document that does not change.
     ///
-    /// Keys that are secret (`oct`), weak, or not for signatures are passed over.
+    /// Keys that are secret (`oct`), weak, or not for signatures are passed over. A key without `kid` verifies a
+    /// token that names another or none when it is the only one that can be meant.
     ///
     /// # Errors
     /// When it is no such document, or no key is left.
@@ -99,17 +99,21 @@ impl JwtAuthenticator {
     /// Who a token belongs to at a given time.
     pub(crate) async fn identify_at(&self, token: &str, now: Now) -> Result<Identity, AuthError> {
         if token.len() > self.config.max_token_bytes {
-            return Err(refused("the token is too long"));
+            return Err(refused("the token is longer than max_token_bytes"));
         }
-        let header = read_header(token)?;
-        let id = header.kid.as_deref();
-        let set = match &self.keys {
-            Keys::Fixed(set) => set.clone(),
-            Keys::Rotating(jwks) => jwks.keys_for(id, header.alg, now.steady).await?,
-        };
-        let key = set.find(id, header.alg).ok_or_else(|| refused("no such key"))?;
-        let raw = read_claims(token, header.alg, key)?;
-        identify(&raw, &self.config, Duration::from_secs(now.unix)).map_err(AuthError::Refused)
+        let token = Signed::read(token).map_err(refused)?;
+        // Claims that are no good whoever signed them must not have keys looked for.
+        let who = identify(&token.payload, &self.config, Duration::from_secs(now.unix))
+            .map_err(AuthError::Refused)?;
+        match &self.keys {
+            Keys::Rotating(jwks) => jwks.verify(&token, now.steady).await?,
+            Keys::Fixed(set) => match set.judge(&token) {
+                Verdict::Good => {}
+                Verdict::Forged => return Err(refused(FORGED)),
+                Verdict::Unknown => return Err(refused(NO_KEY)),
+            },
+        }
+        Ok(who)
     }
 }
 
@@ -128,42 +132,6 @@ impl fmt::Debug for Keys {
             Self::Rotating(jwks) => jwks.fmt(f),
         }
     }
-}
-
-/// The parameters that are understood. What names a key from elsewhere (`jku`, `jwk`, `x5u`) is not.
-#[derive(Deserialize)]
-struct Header {
-    alg: Algorithm,
-    #[serde(default, deserialize_with = "present")]
-    kid: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    crit: Option<IgnoredAny>,
-    /// Read as values, whose depth is bounded, before it is passed over.
-    #[serde(flatten)]
-    _other: IgnoredAny,
-}
-
-fn read_header(token: &str) -> Result<Header, AuthError> {
-    let (header, _) = token.split_once('.').ok_or_else(|| refused("not a token"))?;
-    let header = URL_SAFE_NO_PAD.decode(header).map_err(|e| refused(&e.to_string()))?;
-    let Object(header): Object<Header> =
-        serde_json::from_slice(&header).map_err(|e| refused(&e.to_string()))?;
-    // RFC 7515, section 4.1.11: a parameter named critical must be understood, and none is.
-    if header.crit.is_some() {
-        return Err(refused("crit names what is not understood"));
-    }
-    Ok(header)
-}
-
-/// The claims of a token that this key has signed.
-fn read_claims(token: &str, algorithm: Algorithm, key: &Key) -> Result<Box<RawValue>, AuthError> {
-    let (message, signature) = token.rsplit_once('.').ok_or_else(|| refused("not a token"))?;
-    let (_, claims) = message.split_once('.').ok_or_else(|| refused("not a token"))?;
-    let decoded = |text| URL_SAFE_NO_PAD.decode(text).map_err(|e| refused(&e.to_string()));
-    if !key.verifies(algorithm, message.as_bytes(), &decoded(signature)?) {
-        return Err(refused("the signature is not of this key"));
-    }
-    serde_json::from_slice(&decoded(claims)?).map_err(|e| refused(&e.to_string()))
 }
 
 fn refused(why: &str) -> AuthError {

@@ -21,7 +21,7 @@ use crate::source::{Document, KeySource, MAX_DOCUMENT_BYTES, SourceError};
 
 /// A JWKS document that an identity provider publishes.
 ///
-/// The URL is `https`, or `http` on loopback. A redirect is followed at most three times and only to the
+/// The URL is `https`, or `http` on loopback; [`over_http`](HttpSource::over_http) takes other hosts. A redirect is followed at most three times and only to the
 /// same scheme, host and port. The answer must be a 200 of at most 256 KiB; its `Cache-Control: max-age`
 /// tells [`Jwks`](crate::Jwks) when to read again.
 ///
@@ -43,10 +43,23 @@ impl HttpSource {
     /// # Errors
     /// When the URL is none, or neither `https` nor on loopback.
     pub fn new(url: &str) -> Result<Self, SourceError> {
+        Self::with_public_roots(read_url(url, false)?)
+    }
+
+    /// The same, but `http` on any host too, as inside a cluster. Whoever can change what that network carries can
+    /// log in as anybody.
+    ///
+    /// # Errors
+    /// When the URL is none, or neither `https` nor `http`.
+    pub fn over_http(url: &str) -> Result<Self, SourceError> {
+        Self::with_public_roots(read_url(url, true)?)
+    }
+
+    fn with_public_roots(url: Uri) -> Result<Self, SourceError> {
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(ring::default_provider())
             .map_err(|e| SourceError(format!("no TLS: {e}")))?;
-        Ok(Self::over(read_url(url)?, connector.https_or_http().enable_http1().build()))
+        Ok(Self::over(url, connector.https_or_http().enable_http1().build()))
     }
 
     /// The same, but trusting only the certificates in a PEM: for a provider of one's own.
@@ -68,7 +81,7 @@ impl HttpSource {
             .map_err(|e| SourceError(format!("no TLS: {e}")))?;
         let config = config.with_root_certificates(roots).with_no_client_auth();
         let connector = HttpsConnectorBuilder::new().with_tls_config(config);
-        Ok(Self::over(read_url(url)?, connector.https_or_http().enable_http1().build()))
+        Ok(Self::over(read_url(url, false)?, connector.https_or_http().enable_http1().build()))
     }
 
     fn over(url: Uri, connector: HttpsConnector<HttpConnector>) -> Self {
@@ -105,7 +118,7 @@ impl fmt::Debug for HttpSource {
     }
 }
 
-fn read_url(text: &str) -> Result<Uri, SourceError> {
+fn read_url(text: &str, any_http: bool) -> Result<Uri, SourceError> {
     let wrong = |why: &str| SourceError(format!("a JWKS URL {why}"));
     let url: Uri = text.parse().map_err(|e| wrong(&format!("must be one: {e}")))?;
     let authority = url.authority().ok_or_else(|| wrong("names a host"))?;
@@ -114,8 +127,8 @@ fn read_url(text: &str) -> Result<Uri, SourceError> {
     }
     match url.scheme_str() {
         Some("https") => Ok(url),
-        Some("http") if is_loopback(authority.host()) => Ok(url),
-        _ => Err(wrong("must be https; http is for loopback only")),
+        Some("http") if any_http || is_loopback(authority.host()) => Ok(url),
+        _ => Err(wrong("must be https; http goes without saying on loopback only")),
     }
 }
 

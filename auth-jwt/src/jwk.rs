@@ -54,7 +54,8 @@ struct Jwk {
 }
 
 fn read_key(raw: &RawValue) -> Result<Key, String> {
-    let Object(jwk): Object<Jwk> = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
+    let Object(jwk): Object<Jwk> =
+        serde_json::from_str(raw.get()).map_err(|e| e.to_string().escape_debug().to_string())?;
     if jwk.usage.as_deref().is_some_and(|usage| usage != "sig") {
         return Err("its use is not sig".into());
     }
@@ -99,7 +100,7 @@ fn read_material(jwk: &Jwk) -> Result<(Material, Vec<Algorithm>), String> {
             }
             Ok((Material::Point(x), vec![Algorithm::EdDSA]))
         }
-        (kind, _) => Err(format!("kty {kind} with this crv is not supported")),
+        (kind, _) => Err(format!("kty {kind:?} with this crv is not supported")),
     }
 }
 

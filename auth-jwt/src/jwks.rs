@@ -9,16 +9,17 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::clock;
 use crate::jwk::read_set;
-use crate::key::KeySet;
-use crate::signature::Algorithm;
+use crate::key::{FORGED, KeySet, NO_KEY, Verdict};
 use crate::source::{KeySource, SourceError};
 use crate::spawn::spawn;
+use crate::token::Signed;
 
 /// When keys are read again. Start from `JwksConfig::default()`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JwksConfig {
     /// Least time between two reads, so that strangers cannot make the server flood the source; default 30 s.
+    /// Until it is over a token of an unknown key is `Unavailable`, so this is also how long a new key may have to wait.
     pub cooldown: Duration,
     /// Age at which the next token has the keys read again, without waiting for it, so that a withdrawn key
     /// ends; default 10 min. It is for a source that does not say how long its keys are fresh.
@@ -58,7 +59,11 @@ impl JwksConfig {
 /// They are read when first needed, when a token names a key that is not among them, and when they
 /// are old; there is one read at a time. Only a token whose key is unknown waits for it, and all such
 /// tokens share it: old keys stay in use while they are read again, and while reads fail, for
-/// `stale_after`. A token whose key is unknown because of a failed read is refused as [`AuthError::Unavailable`].
+/// `stale_after`.
+///
+/// A token whose key is unknown is [`AuthError::Refused`] only when the keys were read since it came: its client would
+/// not come back, and the key may be new. While `cooldown` forbids to look, and when the read fails, it is
+/// [`AuthError::Unavailable`]. Claims that are no good have no keys read.
 #[derive(Clone)]
 pub struct Jwks(Arc<Inner>);
 
@@ -99,32 +104,27 @@ impl Jwks {
         self.0.state().failure.map_or(Ok(()), |why| Err(SourceError(why)))
     }
 
-    /// A set that has a key for such a token, or the reason why there is none.
-    pub(crate) async fn keys_for(
-        &self,
-        id: Option<&str>,
-        algorithm: Algorithm,
-        now: Instant,
-    ) -> Result<Arc<KeySet>, AuthError> {
-        let (inner, state) = (&self.0, self.0.state());
-        if let Some(keys) = inner.known(&state, id, algorithm, now) {
-            if !state.is_fresh(now)
+    /// Checks a token with the keys as they are or, when none of them is known to be its key, as they are read now.
+    pub(crate) async fn verify(&self, token: &Signed<'_>, now: Instant) -> Result<(), AuthError> {
+        let inner = &self.0;
+        if let Some(answer) = inner.judge(token, now) {
+            if !inner.state().is_fresh(now)
                 && let Ok(guard) = inner.reading.clone().try_lock_owned()
                 && inner.may_read(now)
             {
                 drop(spawn(read(inner.clone(), now, guard)));
             }
-            return Ok(keys);
+            return answer;
         }
         let guard = inner.reading.clone().lock_owned().await;
-        if let Some(keys) = inner.known(&inner.state(), id, algorithm, now) {
-            return Ok(keys);
+        if let Some(answer) = inner.judge(token, now) {
+            return answer;
         }
         if inner.may_read(now) {
             // A task of its own, so that a client that goes away cannot undo the read for the others.
             let _ = spawn(read(inner.clone(), now, guard)).await;
         }
-        inner.answer(id, algorithm, now)
+        inner.judge(token, now).unwrap_or_else(|| Err(inner.unknown(now)))
     }
 }
 
@@ -137,21 +137,18 @@ impl Inner {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Keys that have one for such a token and may be used without waiting for a read.
-    fn known(
-        &self,
-        state: &State,
-        id: Option<&str>,
-        algorithm: Algorithm,
-        now: Instant,
-    ) -> Option<Arc<KeySet>> {
-        let usable = state.is_fresh(now) || self.is_usable(state, now);
-        state.keys.clone().filter(|keys| usable && keys.find(id, algorithm).is_some())
-    }
-
-    fn is_usable(&self, state: &State, now: Instant) -> bool {
+    /// What the keys that may be used say of a token; nothing when none of them is known to be its key.
+    fn judge(&self, token: &Signed<'_>, now: Instant) -> Option<Result<(), AuthError>> {
+        let state = self.state();
         let young = |read_at| now.saturating_duration_since(read_at) < self.config.stale_after;
-        state.read_at.is_some_and(young)
+        if !state.is_fresh(now) && !state.read_at.is_some_and(young) {
+            return None;
+        }
+        match state.keys?.judge(token) {
+            Verdict::Good => Some(Ok(())),
+            Verdict::Forged => Some(Err(AuthError::Refused(FORGED.into()))),
+            Verdict::Unknown => None,
+        }
     }
 
     /// Whether the cooldown is over; asked by who holds `reading`.
@@ -161,19 +158,16 @@ impl Inner {
         self.state().tried_at.is_none_or(rested)
     }
 
-    fn answer(
-        &self,
-        id: Option<&str>,
-        algorithm: Algorithm,
-        now: Instant,
-    ) -> Result<Arc<KeySet>, AuthError> {
+    /// Why a token that came at `now` is not taken, of which no key is known.
+    fn unknown(&self, now: Instant) -> AuthError {
         let state = self.state();
-        let usable = self.is_usable(&state, now);
-        match (state.keys.filter(|_| usable), state.failure) {
-            (Some(keys), failure) if keys.find(id, algorithm).is_some() || failure.is_none() => {
-                Ok(keys)
+        match state.failure {
+            Some(why) => AuthError::Unavailable(why),
+            None if state.tried_at.is_some_and(|tried| tried >= now) => {
+                AuthError::Refused(NO_KEY.into())
             }
-            (_, failure) => Err(AuthError::Unavailable(failure.unwrap_or_default())),
+            // The keys that are here may have been read before the key was published.
+            None => AuthError::Unavailable(format!("{NO_KEY}, and the cooldown forbids to look")),
         }
     }
 }

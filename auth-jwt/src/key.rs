@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::pem::{PublicKey, read_public_key};
 use crate::signature::{Algorithm, HMAC, Material, RSA, significant};
+use crate::token::Signed;
 
 /// Why a key or a set of keys is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +29,7 @@ pub enum KeyError {
 
 /// A key and what it may verify.
 pub(crate) struct Key {
-    pub(crate) id: Option<String>,
+    id: Option<String>,
     material: Material,
     algorithms: Vec<Algorithm>,
 }
@@ -61,13 +62,13 @@ impl Key {
         }
     }
 
-    /// Whether the key made this signature by an algorithm that it allows.
-    pub(crate) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-        self.allows(algorithm) && self.material.verifies(algorithm, message, signature)
+    fn allows(&self, algorithm: Algorithm) -> bool {
+        self.algorithms.contains(&algorithm)
     }
 
-    pub(crate) fn allows(&self, algorithm: Algorithm) -> bool {
-        self.algorithms.contains(&algorithm)
+    fn has_signed(&self, token: &Signed<'_>) -> bool {
+        let Signed { algorithm, message, signature, .. } = token;
+        self.allows(*algorithm) && self.material.verifies(*algorithm, message.as_bytes(), signature)
     }
 }
 
@@ -87,17 +88,35 @@ pub(crate) enum KeySet {
     Named(Vec<Key>),
 }
 
+/// What a set says of a token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Verdict {
+    Good,
+    /// The key that was meant has not signed it.
+    Forged,
+    /// The key that was meant is not here, as far as can be told.
+    Unknown,
+}
+
 impl KeySet {
-    /// The key for a token: the one it names or, when it names none, the only one that could be meant.
-    pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
-        match self {
-            Self::Single(key) => Some(&**key).filter(|key| key.allows(algorithm)),
-            Self::Named(keys) => {
-                let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
-                let mut fitting = keys.iter().filter(named).filter(|key| key.allows(algorithm));
-                let first = fitting.next()?;
-                (id.is_some() || fitting.next().is_none()).then_some(first)
-            }
+    /// Checks a token with the key that it names. Where there is none of that name, and for a token that names none,
+    /// it is the only key that could be meant; that it was not meant cannot be excluded.
+    pub(crate) fn judge(&self, token: &Signed<'_>) -> Verdict {
+        let keys = match self {
+            Self::Single(key) if key.has_signed(token) => return Verdict::Good,
+            Self::Single(_) => return Verdict::Forged,
+            Self::Named(keys) => keys.iter().filter(|key| key.allows(token.algorithm)),
+        };
+        let id = token.key_id.as_deref();
+        if id.is_some()
+            && let Some(key) = keys.clone().find(|key| key.id.as_deref() == id)
+        {
+            return if key.has_signed(token) { Verdict::Good } else { Verdict::Forged };
+        }
+        let mut possible = keys.filter(|key| id.is_none() || key.id.is_none());
+        match (possible.next(), possible.next()) {
+            (Some(only), None) if only.has_signed(token) => Verdict::Good,
+            _ => Verdict::Unknown,
         }
     }
 }
@@ -125,3 +144,6 @@ pub(crate) fn check_rsa_size(modulus: &[u8]) -> Result<(), KeyError> {
 const MIN_RSA_BITS: usize = 2048;
 /// Largest RSA key: the time that a signature takes grows with the square of it.
 const MAX_RSA_BITS: usize = 4096;
+/// Why tokens are refused for their keys' sake.
+pub(crate) const FORGED: &str = "the signature is not that of its key";
+pub(crate) const NO_KEY: &str = "no key is known to have signed it";

@@ -36,6 +36,7 @@ mod sign;
 mod signature;
 mod source;
 mod spawn;
+mod token;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,8 @@ pub(crate) enum Algorithm {
     PS512,
     ES256,
     ES384,
+    /// On the curve Ed25519; RFC 9864 names it after the curve.
+    #[serde(alias = "Ed25519")]
     EdDSA,
 }
 

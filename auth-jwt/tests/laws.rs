@@ -1,12 +1,15 @@
 //! An authenticator of each kind of key keeps every law.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use tidings_auth_jwt::{FileSource, Jwks, JwksConfig, JwtAuthenticator, JwtConfig};
+use tidings_auth_jwt::{
+    Document, Jwks, JwksConfig, JwtAuthenticator, JwtConfig, KeySource, SourceError,
+};
 use tidings_core::testing::authenticator_laws::AuthenticatorFixture;
 use tidings_core::{Authenticator, ConnectRequest};
 
@@ -54,6 +57,7 @@ impl<K: Kind> AuthenticatorFixture for Fixture<K> {
         vec![
             Self::signed(&json!({"sub": "ada", "exp": exp, "aud": "us"})),
             Self::signed(&json!({"sub": "bob", "exp": exp, "aud": ["us"], "tenantId": "t"})),
+            Self::signed(&json!({"sub": "eve", "exp": exp as f64 + 0.5, "aud": "us"})),
         ]
     }
 
@@ -120,22 +124,21 @@ fn set() -> String {
     json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x}]}).to_string()
 }
 
-/// Keys that are read from a file when they are first needed.
+/// A set that never changes, behind a source that is read again for each token whose key is unknown.
+#[derive(Debug)]
+struct Published;
+
+#[async_trait]
+impl KeySource for Published {
+    async fn fetch(&self) -> Result<Document, SourceError> {
+        Ok(set().into())
+    }
+}
+
 fn rotating() -> JwtAuthenticator {
-    static FILES: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    let number = FILES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let name = format!("tidings-laws-{}-{number}.json", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    std::fs::write(&path, set()).expect("a temporary file");
-    let jwks = Jwks::new(FileSource::new(&path), JwksConfig::default());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let warm = std::thread::scope(|scope| {
-        let warm = || runtime.expect("a runtime").block_on(jwks.warm());
-        scope.spawn(warm).join().expect("no panic")
-    });
-    std::fs::remove_file(&path).expect("the file");
-    warm.expect("keys");
-    JwtAuthenticator::rotating(jwks, config())
+    let mut often = JwksConfig::default();
+    often.cooldown = Duration::ZERO;
+    JwtAuthenticator::rotating(Jwks::new(Published, often), config())
 }
 
 fn ed() -> Signer {

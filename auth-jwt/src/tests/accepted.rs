@@ -77,6 +77,55 @@ async fn leeway_issuer_and_audience_are_as_configured() {
 }
 
 #[tokio::test]
+async fn a_time_is_any_number_and_a_tenant_may_be_null() {
+    for (exp, ends) in [
+        ("1700000060.0", 60),
+        ("1700000060.999", 60),
+        ("1.70000006e9", 60),
+        ("1e11", 98_300_000_000),
+    ] {
+        let claims = format!(
+            r#"{{"sub":"a","exp":{exp},"nbf":1700000004.5,"iat":1699999999.25,"tenantId":null}}"#
+        );
+        let who = hs(JwtConfig::default()).identify_at(&sign_hs256(SECRET, &claims), at(NOW)).await;
+        let who = who.expect(exp);
+        assert_eq!(who.expires_at, Some(NOW + ends), "{exp}");
+        assert_eq!(who.tenant.name(), None);
+        assert_eq!(who.claims.get::<f64>("iat"), Some(1_699_999_999.25));
+    }
+}
+
+#[tokio::test]
+async fn ed25519_has_two_names() {
+    let header = |alg| format!(r#"{{"alg":"{alg}","kid":"k"}}"#);
+    let own = jwk("ed", "k");
+    let mut named = own.clone();
+    named["alg"] = json!("Ed25519");
+    let mut older = own.clone();
+    older["alg"] = json!("EdDSA");
+    for key in [own, named, older] {
+        let set = json!({ "keys": [&key] }).to_string();
+        let who = JwtAuthenticator::from_jwks(set, JwtConfig::default()).expect("a set");
+        for alg in ["Ed25519", "EdDSA"] {
+            let token = signed(&header(alg), &claims().to_string(), &private("ed"), EdDSA);
+            assert!(who.identify_at(&token, at(NOW)).await.is_ok(), "{key} {alg}");
+        }
+        let token = signed(&header("Ed448"), &claims().to_string(), &private("ed"), EdDSA);
+        assert!(who.identify_at(&token, at(NOW)).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_just_the_allowed_length_is_looked_at() {
+    let token = sign_hs256(SECRET, &claims().to_string());
+    for (spare, is_taken) in [(0, true), (1, false)] {
+        let max_token_bytes = token.len() - spare;
+        let config = JwtConfig { max_token_bytes, ..JwtConfig::default() };
+        assert_eq!(hs(config).identify_at(&token, at(NOW)).await.is_ok(), is_taken);
+    }
+}
+
+#[tokio::test]
 async fn no_token_is_missing_and_a_real_clock_runs() {
     let authenticator = hs(JwtConfig::default());
     let nobody = ConnectRequest::default();

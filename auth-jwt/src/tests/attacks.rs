@@ -69,6 +69,47 @@ async fn hostile_headers_are_refused() {
 }
 
 #[tokio::test]
+async fn what_a_token_says_stands_in_no_error() {
+    let good = claims().to_string();
+    let secret = Signer::secret(SECRET);
+    let forged = "\\nGET /publish 200 0ms\\u001b[31m\\u202eRED";
+    let mut tokens = Vec::new();
+    for header in [
+        "{\"alg\":\"F\"}",
+        "{\"alg\":{\"F\":1}}",
+        "{\"F\":1,\"alg\":7}",
+        "\"F\"",
+        "{\"alg\":\"RS256\",\"kid\":\"F\"}",
+    ] {
+        tokens.push(signed(&header.replace('F', forged), &good, &secret, HS256));
+    }
+    for claims in [
+        "{\"sub\":[\"F\"]}",
+        "{\"exp\":\"F\"}",
+        "\"F\"",
+        "{\"F\":1}",
+        r#"{"sub":"F","exp":1700000060}"#,
+    ] {
+        tokens.push(sign_hs256(SECRET, &claims.replace('F', forged)));
+        tokens.push(signed(
+            r#"{"alg":"RS256","kid":"k"}"#,
+            &claims.replace('F', forged),
+            &private("rsa"),
+            RS256,
+        ));
+    }
+    for token in tokens.iter().map(String::as_str).chain(["\nRED.\u{1b}[31m.x", "e30.RED\n.x"]) {
+        for authenticator in authenticators() {
+            let Err(error) = authenticator.identify_at(token, at(NOW)).await else {
+                panic!("accepted: {token}");
+            };
+            let told = error.to_string();
+            assert!(!told.contains(|c: char| c.is_control()) && !told.contains("RED"), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_public_key_is_no_secret() {
     let [_, pem, set] = authenticators();
     let point = der(RSA_PUB);
@@ -103,6 +144,23 @@ async fn a_token_that_names_no_key_must_leave_no_choice() {
     assert!(matches!(nameless, Err(AuthError::Refused(_))));
     assert!(set.identify_at(&token("rsa", RS256, Some("b")), at(NOW)).await.is_ok());
     assert!(set.identify_at(&token("ed", EdDSA, None), at(NOW)).await.is_ok());
+    // Nor does a name that no key has, among keys that have none.
+    let nameless = |key: &str| {
+        let mut entry = jwk(key, "");
+        entry.as_object_mut().expect("an object").remove("kid");
+        entry
+    };
+    for (keys, is_taken) in [
+        (vec![nameless("rsa")], true),
+        (vec![nameless("rsa"), nameless("ed"), jwk("rsa", "b")], true),
+        (vec![nameless("rsa"), nameless("rsa")], false),
+        (vec![nameless("ed"), jwk("rsa", "b")], false),
+    ] {
+        let set = json!({ "keys": keys }).to_string();
+        let set = JwtAuthenticator::from_jwks(set, JwtConfig::default()).expect("a set");
+        let answer = set.identify_at(&token("rsa", RS256, Some("x")), at(NOW)).await;
+        assert_eq!(answer.is_ok(), is_taken, "{keys:?} {answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -112,8 +170,13 @@ async fn hostile_claims_are_refused() {
         r#"{"sub":"a"}"#.to_owned(),
         r#"{"sub":"a","exp":"1700000060"}"#.into(),
         r#"{"sub":"a","exp":1e30}"#.into(),
-        r#"{"sub":"a","exp":1700000060.5}"#.into(),
+        r#"{"sub":"a","exp":1e400}"#.into(),
+        r#"{"sub":"a","exp":NaN}"#.into(),
+        r#"{"sub":"a","exp":Infinity}"#.into(),
+        r#"{"sub":"a","exp":"NaN"}"#.into(),
         r#"{"sub":"a","exp":-1}"#.into(),
+        r#"{"sub":"a","exp":-1700000060.5}"#.into(),
+        r#"{"sub":"a","exp":100000000000.5}"#.into(),
         r#"{"sub":"a","exp":null}"#.into(),
         r#"{"sub":"a","exp":0}"#.into(),
         r#"{"sub":"a","exp":100000000001}"#.into(),
@@ -121,8 +184,13 @@ async fn hostile_claims_are_refused() {
         r#"{"sub":"a","exp":18446744073709551616}"#.into(),
         r#"{"sub":"a","exp":1700000060,"exp":1700000060}"#.into(),
         format!(r#"{{"sub":"a","exp":{}}}"#, NOW - 5),
+        // Rounded down: a token ends no later than it says.
+        format!(r#"{{"sub":"a","exp":{}.999}}"#, NOW - 5),
         // nbf
         format!(r#"{{"sub":"a","exp":1700000060,"nbf":{}}}"#, NOW + 6),
+        // Rounded up: it begins no sooner than it says.
+        format!(r#"{{"sub":"a","exp":1700000060,"nbf":{}.001}}"#, NOW + 5),
+        r#"{"sub":"a","exp":1700000060,"nbf":-0.5}"#.into(),
         r#"{"sub":"a","exp":1700000060,"nbf":"1"}"#.into(),
         r#"{"sub":"a","exp":1700000060,"nbf":null}"#.into(),
         r#"{"sub":"a","exp":1700000060,"nbf":1e300}"#.into(),
@@ -130,6 +198,7 @@ async fn hostile_claims_are_refused() {
         r#"{"exp":1700000060}"#.into(),
         r#"{"sub":"","exp":1700000060}"#.into(),
         r#"{"sub":7,"exp":1700000060}"#.into(),
+        r#"{"sub":7.5,"exp":1700000060}"#.into(),
         r#"{"sub":null,"exp":1700000060}"#.into(),
         r#"{"sub":["a"],"exp":1700000060}"#.into(),
         r#"{"sub":"a\nb","exp":1700000060}"#.into(),
@@ -139,7 +208,7 @@ async fn hostile_claims_are_refused() {
         // tenantId
         r#"{"sub":"a","exp":1700000060,"tenantId":""}"#.into(),
         r#"{"sub":"a","exp":1700000060,"tenantId":7}"#.into(),
-        r#"{"sub":"a","exp":1700000060,"tenantId":null}"#.into(),
+        r#"{"sub":"a","exp":1700000060,"tenantId":null,"tenantId":"x"}"#.into(),
         r#"{"sub":"a","exp":1700000060,"tenantId":"\u0000"}"#.into(),
         r#"{"sub":"a","exp":1700000060,"tenantId":"x","tenantId":"y"}"#.into(),
         // no object

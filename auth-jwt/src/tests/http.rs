@@ -270,6 +270,14 @@ fn a_url_is_https_or_on_loopback_and_holds_no_password() {
     ] {
         assert!(HttpSource::new(url).is_err(), "{url}");
     }
+    for (url, is_taken) in [
+        ("http://idp.svc/jwks", true),
+        ("https://login.example/jwks", true),
+        ("ftp://idp.svc/jwks", false),
+        ("http://user:password@idp.svc/jwks", false),
+    ] {
+        assert_eq!(HttpSource::over_http(url).is_ok(), is_taken, "{url}");
+    }
     let error = HttpSource::with_roots("https://login.example", b"no PEM").expect_err("no roots");
     assert!(error.to_string().contains("has none"), "{error}");
 }

@@ -99,15 +99,98 @@ async fn an_unknown_key_is_looked_for_once_in_a_cooldown() {
     let (who, now) = (source.authenticator(), at(NOW));
     assert!(who.identify_at(&ed(), now).await.is_ok());
     source.answer(&[jwk("ed", "one"), jwk("p256", "two")]);
-    for seconds in [0, 1, 29] {
-        assert!(is_refused(&who, &ec(), later(now, seconds)).await);
+    // What was read as it came is final, what has not been looked for is not.
+    assert!(is_refused(&who, &ec(), now).await);
+    for seconds in [1, 29] {
+        assert!(is_unavailable(&who, &ec(), later(now, seconds)).await);
         assert!(who.identify_at(&ed(), later(now, seconds)).await.is_ok());
     }
     assert_eq!(source.reads(), 1);
     assert!(who.identify_at(&ec(), later(now, 30)).await.is_ok());
     assert_eq!(source.reads(), 2);
     for kid in ["a", "b", "c"] {
-        assert!(is_refused(&who, &token("ed", EdDSA, Some(kid)), later(now, 31)).await);
+        let stray = token("ed", EdDSA, Some(kid));
+        assert!(is_unavailable(&who, &stray, later(now, 31)).await);
+        assert!(who.identify_at(&ec(), later(now, 31)).await.is_ok());
+    }
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test]
+async fn a_stray_key_keeps_no_new_key_out_for_good() {
+    let source = Told::default();
+    source.answer(&[jwk("ed", "one")]);
+    let (who, now) = (source.authenticator(), at(NOW));
+    assert!(who.identify_at(&ed(), now).await.is_ok());
+    // A stranger has the keys read just before they rotate.
+    assert!(is_refused(&who, &token("ed", EdDSA, Some("stray")), later(now, 30)).await);
+    source.answer(&[jwk("p256", "two")]);
+    for seconds in [31, 59] {
+        assert!(is_unavailable(&who, &ec(), later(now, seconds)).await, "after {seconds}");
+    }
+    assert!(who.identify_at(&ec(), later(now, 60)).await.is_ok());
+    assert_eq!(source.reads(), 3);
+}
+
+#[tokio::test]
+async fn who_comes_during_a_read_that_began_before_is_told_nothing_final() {
+    let source = Told::default();
+    source.answer(&[jwk("ed", "one")]);
+    let (who, now) = (source.authenticator(), at(NOW));
+    assert!(who.identify_at(&ed(), now).await.is_ok());
+    source.0.slow.store(true, SeqCst);
+    let ask = |token: String, seconds| {
+        let who = who.clone();
+        crate::spawn::spawn(async move { who.identify_at(&token, later(now, seconds)).await })
+    };
+    let first = ask(ec(), 30);
+    assert_eq!(source.reads_in_all().await, 2);
+    let second = ask(ec(), 31);
+    source.0.go.notify_one();
+    assert!(matches!(first.await.expect("no panic"), Err(AuthError::Refused(_))));
+    // The document may have been fetched before its key was published.
+    assert!(matches!(second.await.expect("no panic"), Err(AuthError::Unavailable(_))));
+    assert_eq!(source.reads(), 2);
+}
+
+#[tokio::test]
+async fn claims_that_are_no_good_have_no_keys_read() {
+    let source = Told::default();
+    let config = JwtConfig { issuer: Some("me".into()), ..JwtConfig::default() };
+    let jwks = Jwks::new(source.clone(), JwksConfig::default());
+    let who = JwtAuthenticator::rotating(jwks, config);
+    for claims in [
+        json!({ "sub": "ada", "iss": "me", "exp": NOW - 60 }),
+        json!({ "sub": "ada", "iss": "you", "exp": NOW + 60 }),
+        json!({ "sub": 7, "iss": "me", "exp": NOW + 60 }),
+    ] {
+        let header = r#"{"alg":"EdDSA","kid":"stray"}"#;
+        let stray = signed(header, &claims.to_string(), &private("ed"), EdDSA);
+        assert!(is_refused(&who, &stray, at(NOW)).await, "{claims}");
+    }
+    assert_eq!(source.reads(), 0);
+}
+
+#[tokio::test]
+async fn keys_without_names_rotate_too() {
+    let nameless = |key: &str| {
+        let mut entry = jwk(key, "");
+        entry.as_object_mut().expect("an object").remove("kid");
+        entry
+    };
+    let source = Told::default();
+    // Of the same kind, and not the one that signs.
+    let mut other = nameless("ed");
+    other["x"] = URL_SAFE_NO_PAD.encode([1; 32]).into();
+    source.answer(&[other]);
+    let (who, now) = (source.authenticator(), at(NOW));
+    for token in [token("ed", EdDSA, None), ed()] {
+        assert!(is_refused(&who, &token, now).await);
+        assert!(is_unavailable(&who, &token, later(now, 1)).await);
+    }
+    source.answer(&[nameless("ed")]);
+    for token in [token("ed", EdDSA, None), ed()] {
+        assert!(who.identify_at(&token, later(now, 30)).await.is_ok());
     }
     assert_eq!(source.reads(), 2);
 }
