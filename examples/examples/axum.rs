@@ -72,7 +72,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// A page of the application, which asks the hub for what it shows.
 async fn home(State(hub): State<Hub>, Extension(user): Extension<CurrentUser>) -> String {
-    format!("Hello {}, {} users are connected.\n", user.name, hub.stats().await.users)
+    format!("Hello {}, {} users are connected.\n", user.name, hub.stats().users)
 }
 
 async fn websocket(State(hub): State<Hub>, mut request: Request) -> Response {

@@ -128,7 +128,7 @@ async fn what_a_client_posts_is_answered_on_its_stream() {
     timeout(PATIENCE, posts).await.expect("too many at last");
 
     drop(stream);
-    until(async || hub.stats().await.users == 0).await;
+    until(async || hub.stats().users == 0).await;
     assert_eq!(post(&hub, client, "ada", ping).await, 404);
 }
 

@@ -118,7 +118,11 @@ impl Hub {
         let heartbeat = self.0.limits.heartbeat.as_millis() as u64;
         let first =
             (!resumes).then(|| Outgoing::connected(who.client, &identity, heartbeat, false));
-        let outbox = Arc::new(Outbox::new(self.0.limits.outbox_bytes, clock::monotonic()));
+        let outbox = Arc::new(Outbox::new(
+            self.0.limits.outbox_bytes,
+            clock::monotonic(),
+            self.0.counts.clone(),
+        ));
         let number_of_framing = self.framing_number(info.framing.id);
         let observer = self.0.observer.clone();
         let slot = Slot::new(outbox.clone(), who.clone(), &info, number_of_framing, observer);

@@ -13,6 +13,7 @@ use super::gate::Gate;
 use super::handler::{Handler, NoHandler};
 use super::hub::{Hub, Inner, KeptHistory};
 use super::link::{Link, in_time};
+use super::listing::Counts;
 use super::observer::{Event, Observer, Observing};
 use super::reader::Reader;
 use super::shard::Shard;
@@ -135,6 +136,7 @@ impl HubBuilder {
             attendance
         });
         let emptied = Arc::<Notify>::default();
+        let counts = Arc::<Counts>::default();
         let shards: Vec<_> = (0..self.shards)
             .map(|n| {
                 let (heartbeat, observer) = (self.limits.heartbeat, self.observer.clone());
@@ -169,6 +171,7 @@ impl HubBuilder {
             rules.clone(),
             up,
             inbox_bytes,
+            counts.clone(),
         );
         let (told, observer, shards_of) = (failed.clone(), self.observer.clone(), handles.clone());
         supervise(dispatcher.run(), move || {
@@ -203,6 +206,7 @@ impl HubBuilder {
             kept: key.map(|key| KeptHistory { key, reader }),
             draining: AtomicBool::new(false),
             gate,
+            counts,
         }));
         // When the bus goes away just now, the wish stands and is fulfilled once it is back.
         let (wished, subscribed) = hub.wish(0, hub.0.commands.topics());

@@ -17,6 +17,7 @@ use super::barrier::Barrier;
 use super::command::Commands;
 use super::inbox::ShardHandle;
 use super::link::{Link, LinkEvent};
+use super::listing::Counts;
 use super::reads::{Answer, Reads};
 use super::routed::Routed;
 use super::sabotage;
@@ -39,6 +40,7 @@ pub(crate) struct Dispatcher {
     rules: Arc<TopicRules>,
     up: Arc<AtomicBool>,
     inbox_bytes: usize,
+    counts: Arc<Counts>,
     turn: Turn,
 }
 
@@ -122,6 +124,7 @@ impl Dispatcher {
         rules: Arc<TopicRules>,
         up: Arc<AtomicBool>,
         inbox_bytes: usize,
+        counts: Arc<Counts>,
     ) -> Self {
         let (topics, suspects) = (HashMap::new(), HashSet::new());
         Self {
@@ -136,6 +139,7 @@ impl Dispatcher {
             rules,
             up,
             inbox_bytes,
+            counts,
             turn: Turn::default(),
         }
     }
@@ -211,8 +215,11 @@ impl Dispatcher {
             let link = &mut self.links[usize::from(partition)];
             link.set(topic, true);
             let is_subscribed = link.is_subscribed(topic);
+            let is_new = !self.topics.contains_key(topic);
+            if is_new {
+                self.counts.opened(topic);
+            }
             if let Some(kept) = self.kept.as_mut().filter(|kept| kept.keeps(topic)) {
-                let is_new = !self.topics.contains_key(topic);
                 kept.positions.want(topic, partition);
                 if is_new && is_subscribed {
                     kept.positions.subscribed(topic);
@@ -261,6 +268,7 @@ impl Dispatcher {
         entry.counts[shard] = entry.counts[shard].saturating_sub(1);
         if entry.counts.iter().all(|&n| n == 0) {
             self.topics.remove(topic);
+            self.counts.closed(topic);
             self.suspects.remove(topic);
             self.kept.iter_mut().for_each(|kept| kept.positions.forget(topic));
             self.links[usize::from(self.bus.partition(topic))].set(topic, false);

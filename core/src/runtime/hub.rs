@@ -16,6 +16,7 @@ use super::command::{Commands, all_nodes};
 use super::gate::Gate;
 use super::handler::Handler;
 use super::inbox::ShardHandle;
+use super::listing::Counts;
 use super::mailbox::SubmitError;
 use super::observer::{Event, Observing};
 use super::reader::Reader;
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) kept: Option<KeptHistory>,
     pub(crate) draining: AtomicBool,
     pub(crate) gate: Mutex<Gate>,
+    pub(crate) counts: Arc<Counts>,
 }
 
 /// The last handle is gone: the shards end, and with them the dispatcher and its links.

@@ -41,6 +41,6 @@ pub use mailbox::{Mailbox, SubmitError};
 pub use observer::{Event, Observer, SlowBound};
 pub use serve::Attachment;
 pub use types::{
-    AttachError, ConnectError, ConnectOptions, DisconnectError, PublishError, RoomInfo, StartError,
-    Stats, UserInfo,
+    AttachError, ConnectError, ConnectOptions, DisconnectError, Page, PublishError, RoomInfo,
+    StartError, Stats, UserInfo,
 };

@@ -9,13 +9,16 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::listing::Counts;
 use super::queue::{Droppable, Queue};
 use crate::{CloseReason, FrameWriter, SlowPolicy, Topic};
 
@@ -23,11 +26,14 @@ use crate::{CloseReason, FrameWriter, SlowPolicy, Topic};
 pub(crate) struct Outbox {
     state: Mutex<State>,
     limit: usize,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
+    /// As many bytes of it are counted.
+    counted: usize,
     /// The front frame has left in part: it must not be dropped.
     begun: bool,
     /// A waiting write has the front frame and may take part of it at any time.
@@ -88,8 +94,8 @@ pub(crate) enum Flushed {
 }
 
 impl Outbox {
-    pub(crate) fn new(limit: usize, heard: Duration) -> Self {
-        Self { state: Mutex::new(State { heard, ..State::default() }), limit }
+    pub(crate) fn new(limit: usize, heard: Duration, counts: Arc<Counts>) -> Self {
+        Self { state: Mutex::new(State { heard, ..State::default() }), limit, counts }
     }
 
     /// Most bytes that may wait.
@@ -173,7 +179,7 @@ impl Outbox {
         Self::end_locked(self.lock(), reason, drop_queue);
     }
 
-    fn end_locked(mut state: MutexGuard<'_, State>, reason: CloseReason, drop_queue: bool) {
+    fn end_locked(mut state: Locked<'_>, reason: CloseReason, drop_queue: bool) {
         if state.ended.is_none() {
             if drop_queue {
                 let keep = state.kept();
@@ -282,16 +288,19 @@ impl Outbox {
         swept
     }
 
-    /// What has left since the last sweep.
-    pub(crate) fn take_written(&self) -> Written {
-        std::mem::take(&mut self.lock().written)
+    /// The connection is gone, and what waits for it with it. Answers what has left since the last sweep.
+    pub(crate) fn gone(&self) -> Written {
+        let mut state = self.lock();
+        state.queue = Queue::default();
+        std::mem::take(&mut state.written)
     }
 
+    #[cfg(test)]
     pub(crate) fn queued_bytes(&self) -> usize {
         self.lock().queue.bytes()
     }
 
-    fn wake(mut state: MutexGuard<'_, State>) {
+    fn wake(mut state: Locked<'_>) {
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -299,8 +308,47 @@ impl Outbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { state, counts: &self.counts }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.lock().queue = Queue::default();
+    }
+}
+
+/// The state for as long as it is locked. What waits is counted when that ends, so that what leaves at once never is.
+struct Locked<'a> {
+    state: MutexGuard<'a, State>,
+    counts: &'a Counts,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let waits = self.state.queue.bytes();
+        let counted = std::mem::replace(&mut self.state.counted, waits);
+        if waits > counted {
+            self.counts.queued.fetch_add(waits - counted, Relaxed);
+        } else if waits < counted {
+            self.counts.queued.fetch_sub(counted - waits, Relaxed);
+        }
     }
 }
 
@@ -380,7 +428,8 @@ mod tests {
     }
 
     fn lent(limit: usize, most: usize, all: usize) -> (Outbox, Arc<AtomicUsize>) {
-        let (outbox, left) = (Outbox::new(limit, Duration::ZERO), Arc::new(AtomicUsize::new(all)));
+        let (outbox, left) =
+            (Outbox::new(limit, Duration::ZERO, Arc::default()), Arc::new(AtomicUsize::new(all)));
         outbox.lend(Box::new(Socket(most, left.clone())));
         (outbox, left)
     }
@@ -417,7 +466,7 @@ mod tests {
 
     #[test]
     fn the_limit_holds_from_both_sides() {
-        let outbox = Outbox::new(10, Duration::ZERO);
+        let outbox = Outbox::new(10, Duration::ZERO, Arc::default());
         outbox.push([frame(5), frame(5)]);
         assert_eq!(outbox.flush(|_| Ok(0)).ok(), Some(Flushed::Blocked));
         outbox.push([frame(1)]);
@@ -427,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_has_begun_is_never_dropped() {
-        let outbox = Outbox::new(10, Duration::ZERO);
+        let outbox = Outbox::new(10, Duration::ZERO, Arc::default());
         outbox.push([frame(6), frame(4)]);
         assert!(!outbox.taken(2));
         outbox.push([frame(9)]);
@@ -439,7 +488,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_a_write_waits_with_survives_an_overflow() {
-        let outbox = Outbox::new(10, Duration::ZERO);
+        let outbox = Outbox::new(10, Duration::ZERO, Arc::default());
         outbox.push([frame(6), frame(4)]);
         assert_eq!(outbox.hold_front(), Some(frame(6)));
         outbox.push([frame(9)]);

@@ -54,6 +54,7 @@ impl Drop for Attachment {
             reason: self.ended.as_ref(),
             lasted: clock::monotonic() - self.opened,
         });
+        self.context.hub.0.counts.disconnected(self.info.name);
         let key = self.context.key;
         self.context.shard.run(move |members| members.detach(key));
     }
@@ -73,6 +74,7 @@ impl Attachment {
     ) -> Self {
         let shard: ShardHandle = hub.0.shards[number].clone();
         hub.0.observer.on(Event::Opened { transport: info.name });
+        hub.0.counts.connected(info.name);
         let (handling, client) = (None, who.client);
         let accepted = Arc::new(AtomicBool::new(false));
         let context = Context { hub, shard, number, handling, key, client, identity, accepted };

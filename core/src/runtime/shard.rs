@@ -106,7 +106,7 @@ impl Members {
             self.attendance.iter().for_each(|a| a.leave(&topic, &slot.who.user));
             self.drop_wish(topic);
         }
-        self.tell_written(slot.outbox.take_written());
+        self.tell_written(slot.outbox.gone());
         if self.router.is_empty() {
             self.emptied.notify_waiters();
         }

@@ -17,7 +17,6 @@ pub(crate) struct Slot {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) who: Receiver,
     pub(crate) framing: NumberedFraming,
-    pub(crate) transport: &'static str,
     observer: Observing,
     answers_heartbeats: bool,
     /// Which deliveries of the pass under way are for it.
@@ -46,14 +45,12 @@ impl Slot {
         observer: Observing,
     ) -> Self {
         let framing = NumberedFraming { framing: info.framing, number };
-        let (transport, answers_heartbeats) = (info.name, info.answers_heartbeats);
         Self {
             outbox,
             who,
             framing,
-            transport,
             observer,
-            answers_heartbeats,
+            answers_heartbeats: info.answers_heartbeats,
             pending: Vec::new(),
             next_ping: Duration::MAX,
             pinged_at: None,

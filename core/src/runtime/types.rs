@@ -153,12 +153,30 @@ impl ConnectOptions {
 pub struct Stats {
     /// Connections by the name of their transport.
     pub connections: BTreeMap<&'static str, usize>,
-    /// Users with a connection.
+    /// Users with a connection, or with one that is being taken in.
     pub users: usize,
-    /// Rooms with a member.
+    /// Rooms with a member, or with one that is joining.
     pub rooms: usize,
     /// Bytes that wait for clients.
     pub queued_bytes: usize,
+}
+
+/// Which part of a list is wanted: all of it by default. Lists are sorted by tenant and name.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Page<N> {
+    /// Of this tenant alone; `None` for all.
+    pub tenant: Option<TenantId>,
+    /// After this name: the last one of the page before.
+    pub after: Option<(TenantId, N)>,
+    /// At most so many entries; `None` for all. The list takes memory for no more than these.
+    pub limit: Option<usize>,
+}
+
+impl<N> Default for Page<N> {
+    fn default() -> Self {
+        Self { tenant: None, after: None, limit: None }
+    }
 }
 
 /// A room of this node.

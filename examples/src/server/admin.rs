@@ -1,5 +1,6 @@
 //! The administrators' port.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tidings_bus_redis::RedisBus;
 use tidings_core::json::Object;
-use tidings_core::{CloseReason, TenantId, Topic, UserId, origin_passes};
+use tidings_core::{CloseReason, NameError, Page, TenantId, Topic, UserId, origin_passes};
 
 use crate::app::App;
 use crate::metrics::Gauges;
@@ -34,7 +35,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 }
 
 async fn stats(State(app): Shared) -> Json<Value> {
-    let stats = app.hub.stats().await;
+    let stats = app.hub.stats();
     let count = |name| stats.connections.get(name).copied().unwrap_or(0);
     Json(json!({
         "nodeId": app.hub.node_id().as_str(),
@@ -50,76 +51,84 @@ async fn stats(State(app): Shared) -> Json<Value> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Page {
+struct Wanted {
     tenant: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
 }
 
-/// Where a page ended; `next` is this in base64, so that it passes through any URL.
-type Key = (String, String);
-
-impl Page {
-    fn read(page: Result<Query<Self>, QueryRejection>) -> Result<(Self, Option<Key>), String> {
-        let Query(page) = page.map_err(|e| format!("{}; {PARAMETERS}", e.body_text()))?;
-        if page.limit == Some(0) {
+impl Wanted {
+    /// What a request asks for: one entry more than the page has, so that it is known whether more follow.
+    fn read<N: FromStr>(wanted: Result<Query<Self>, QueryRejection>) -> Result<Page<N>, String> {
+        let Query(wanted) = wanted.map_err(|e| format!("{}; {PARAMETERS}", e.body_text()))?;
+        if wanted.limit == Some(0) {
             return Err("`limit` is at least 1".to_owned());
         }
-        let after = page.after.as_ref().map(|after| {
-            let bytes = URL_SAFE_NO_PAD.decode(after).ok()?;
-            let (tenant, name) = std::str::from_utf8(&bytes).ok()?.split_once('\0')?;
-            Some((tenant.to_owned(), name.to_owned()))
-        });
-        match after {
-            Some(None) => Err("`after` takes what another answer said as `next`".to_owned()),
-            after => Ok((page, after.flatten())),
+        let mut page = Page::default();
+        let tenant = wanted.tenant.as_deref().map(tenant_named).transpose();
+        page.tenant = tenant.map_err(|e| format!("`tenant`: {e}"))?;
+        page.limit = Some(wanted.limit.unwrap_or(DEFAULT_ROWS).min(MAX_ROWS) + 1);
+        if let Some(after) = wanted.after {
+            let wrong = || "`after` takes what another answer said as `next`".to_owned();
+            page.after = Some(place(&after).ok_or_else(wrong)?);
         }
-    }
-
-    /// The rows of this page, which are sorted by tenant and name, and `next` when more follow.
-    fn cut(&self, name: &str, after: Option<&Key>, rows: &[(Key, Value)]) -> Value {
-        let wanted =
-            |((tenant, _), _): &&(Key, Value)| self.tenant.as_ref().is_none_or(|t| t == tenant);
-        let later = |(key, _): &&(Key, Value)| after.is_none_or(|after| key > after);
-        let limit = self.limit.unwrap_or(DEFAULT_ROWS).min(MAX_ROWS);
-        let mut found: Vec<_> = rows.iter().filter(wanted).filter(later).take(limit + 1).collect();
-        let more = found.len() > limit;
-        found.truncate(limit);
-        let mut page = json!({name: found.iter().map(|(_, row)| row).collect::<Vec<_>>()});
-        if let Some(((tenant, last), _)) = found.last().filter(|_| more) {
-            page["next"] = json!(URL_SAFE_NO_PAD.encode(format!("{tenant}\0{last}")));
-        }
-        page
+        Ok(page)
     }
 }
 
-async fn rooms(State(app): Shared, page: Result<Query<Page>, QueryRejection>) -> Response {
-    let (page, after) = match Page::read(page) {
-        Ok(read) => read,
+/// The default tenant is written as nothing.
+fn tenant_named(name: &str) -> Result<TenantId, NameError> {
+    if name.is_empty() { Ok(TenantId::default()) } else { TenantId::new(name) }
+}
+
+/// Where a page ended, in base64 so that it passes through any URL.
+fn place<N: FromStr>(next: &str) -> Option<(TenantId, N)> {
+    let bytes = URL_SAFE_NO_PAD.decode(next).ok()?;
+    let (tenant, name) = std::str::from_utf8(&bytes).ok()?.split_once('\0')?;
+    Some((tenant_named(tenant).ok()?, name.parse().ok()?))
+}
+
+async fn rooms(State(app): Shared, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
+    let page = match Wanted::read(wanted) {
+        Ok(page) => page,
         Err(why) => return bad(&why),
     };
-    let rows = app.hub.rooms().await.into_iter().map(|room| {
+    let rows = app.hub.list_rooms(&page).await.into_iter().map(|room| {
         let row = json!({"room": room.room.as_str(), "connections": room.connections, "users": room.users});
-        row_of(&room.tenant, room.room.as_str(), row)
+        (room.tenant, room.room.to_string(), row)
     });
-    Json(page.cut("rooms", after.as_ref(), &rows.collect::<Vec<_>>())).into_response()
+    cut("rooms", page.limit, rows.collect())
 }
 
-async fn users(State(app): Shared, page: Result<Query<Page>, QueryRejection>) -> Response {
-    let (page, after) = match Page::read(page) {
-        Ok(read) => read,
+async fn users(State(app): Shared, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
+    let page = match Wanted::read(wanted) {
+        Ok(page) => page,
         Err(why) => return bad(&why),
     };
-    let rows = app.hub.users().await.into_iter().map(|user| {
+    let rows = app.hub.list_users(&page).await.into_iter().map(|user| {
         let row = json!({"user": user.user.as_str(), "connections": user.connections, "rooms": user.rooms});
-        row_of(&user.tenant, user.user.as_str(), row)
+        (user.tenant, user.user.to_string(), row)
     });
-    Json(page.cut("users", after.as_ref(), &rows.collect::<Vec<_>>())).into_response()
+    cut("users", page.limit, rows.collect())
 }
 
-fn row_of(tenant: &TenantId, name: &str, mut row: Value) -> (Key, Value) {
-    tenant.name().into_iter().for_each(|tenant| row["tenant"] = json!(tenant));
-    ((tenant.name().unwrap_or_default().to_owned(), name.to_owned()), row)
+/// The rows of a page, each with its tenant, and `next` when there was one more.
+fn cut(name: &str, limit: Option<usize>, mut rows: Vec<(TenantId, String, Value)>) -> Response {
+    let more = Some(rows.len()) == limit;
+    if more {
+        rows.pop();
+    }
+    let last = rows.last().filter(|_| more);
+    let next = last.map(|(tenant, last, _)| {
+        URL_SAFE_NO_PAD.encode(format!("{}\0{last}", tenant.name().unwrap_or_default()))
+    });
+    let rows = rows.into_iter().map(|(tenant, _, mut row)| {
+        tenant.name().into_iter().for_each(|tenant| row["tenant"] = json!(tenant));
+        row
+    });
+    let mut page = json!({name: rows.collect::<Vec<_>>()});
+    next.into_iter().for_each(|next| page["next"] = json!(next));
+    Json(page).into_response()
 }
 
 #[derive(Deserialize)]
@@ -179,7 +188,7 @@ impl Disconnect {
 
 async fn metrics(State(app): Shared) -> Response {
     let gauges = Gauges {
-        stats: app.hub.stats().await,
+        stats: app.hub.stats(),
         bus_up: app.hub.is_bus_up(),
         draining: app.hub.is_draining(),
         uptime: app.started.elapsed(),

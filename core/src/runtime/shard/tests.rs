@@ -48,7 +48,7 @@ fn shard_of(connections: usize, outbox_bytes: usize) -> (Shard, Vec<Arc<Outbox>>
         Arc::new(|_| 0),
     );
     let outboxes = (0..connections).map(|n| {
-        let outbox = Arc::new(Outbox::new(outbox_bytes, Duration::ZERO));
+        let outbox = Arc::new(Outbox::new(outbox_bytes, Duration::ZERO, Arc::default()));
         let key = shard.members.router.attach(slot(&outbox));
         shard.members.router.join(key, &everyone());
         shard.members.router.join(key, &user(n));
@@ -138,8 +138,9 @@ async fn gaps_are_bounded_of_one_topic_and_of_many() {
 #[tokio::test]
 async fn who_comes_and_who_joins_lets_others_go_between() {
     let (shard, _) = shard(0);
-    let outboxes: Vec<_> =
-        (0..MANY).map(|_| Arc::new(Outbox::new(usize::MAX, Duration::ZERO))).collect();
+    let outboxes: Vec<_> = (0..MANY)
+        .map(|_| Arc::new(Outbox::new(usize::MAX, Duration::ZERO, Arc::default())))
+        .collect();
     for outbox in &outboxes {
         let slot = slot(outbox);
         shard.handle().run(move |members| {
@@ -248,6 +249,21 @@ fn a_sweep_looks_at_a_few_connections_in_one_go() {
     assert_eq!(pinged(), SWEPT as usize);
     assert!(shard.members.sweep(&mut sweep));
     assert_eq!(pinged(), SWEPT as usize + 1);
+}
+
+#[test]
+fn a_list_looks_at_a_few_connections_in_one_go() {
+    let (shard, _) = shard(MANY);
+    let mut next = Some(0);
+    let mut seen = 0;
+    while let Some(first) = next {
+        let before = shard.members.router.looked_at();
+        let (some, later) = shard.members.see(first);
+        // One look at the connection, one at its topics.
+        assert!(shard.members.router.looked_at() - before <= 2 * CHUNK);
+        (seen, next) = (seen + some.len(), later);
+    }
+    assert_eq!(seen, MANY);
 }
 
 /// Runs a shard; told once when it has ended, in whatever way.

@@ -216,7 +216,7 @@ pub async fn what_is_dropped_of_a_slow_client_is_told_as_a_gap<F: BusFixture>() 
             .await
             .expect("the bus is there");
     }
-    hub.stats().await;
+    hub.users().await;
     let count = || diary.count("Gap { reason: Slow, connections: 1 }");
     until(async || count() > 0).await;
     let told = count();

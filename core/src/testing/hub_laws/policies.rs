@@ -34,7 +34,7 @@ async fn flood(hub: &Hub, publication: impl Fn(u32) -> Publication) {
         witness.hears(n).await;
     }
     // There is one shard: what the witness heard has passed everybody once a question about it is answered.
-    hub.stats().await;
+    hub.users().await;
 }
 
 fn to_room(n: u32) -> Publication {
