@@ -56,6 +56,7 @@ impl RedisBus {
     pub async fn connect(url: &str, config: RedisConfig) -> Result<Self, ConnectError> {
         let target = Target::parse(url).map_err(ConnectError::Configuration)?;
         config.check().map_err(ConnectError::Configuration)?;
+        let config = RedisConfig { durable: target.durable.or(config.durable), ..config };
         let tls = target.tls.then(|| Tls::new(config.tls_ca.as_deref())).transpose();
         let tls = tls.map_err(ConnectError::Configuration)?;
         let opener = Arc::new(Opener { config: config.clone(), login: target.login.clone(), tls });

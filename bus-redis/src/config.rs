@@ -36,6 +36,13 @@ pub struct RedisConfig {
     /// Takes a Redis whose `maxmemory-policy` is not `noeviction`; no. With one, history and presence can
     /// lose in silence what was evicted.
     pub allow_eviction: bool,
+    /// Whether a restart of Redis loses nothing that it answered; not set. Then each server of `redis://` is asked, if it
+    /// allows `CONFIG GET`: it loses nothing with `appendonly yes`, `appendfsync always` and `no-appendfsync-on-rewrite
+    /// no`. Any other that is restarted gets a new epoch, and all clients a `gap`. `?durable=1` and `?durable=0` in the
+    /// URL go before it. It counts over a failover behind one address too, so set it to true only for a Redis that
+    /// loses nothing then either. With Sentinels and in a cluster it cannot be true: a replica that takes over may lack
+    /// the last of what was answered.
+    pub durable: Option<bool>,
     /// Certificates in PEM that TLS trusts besides the system's; none.
     pub tls_ca: Option<Vec<u8>>,
     /// A protection that the bus is to lack, so that a test can prove that it is needed; none.
@@ -55,6 +62,7 @@ impl Default for RedisConfig {
             partitions: 16,
             record_lifetime: Duration::from_secs(24 * 3600),
             allow_eviction: false,
+            durable: None,
             tls_ca: None,
             #[cfg(feature = "sabotage")]
             without: None,
@@ -96,6 +104,7 @@ impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { prefix, deadline, connect_timeout, probe_interval, queue_bytes, .. } = self;
         let Self { publish_bytes, partitions, record_lifetime, allow_eviction, tls_ca, .. } = self;
+        let Self { durable, .. } = self;
         f.debug_struct("RedisConfig")
             .field("prefix", prefix)
             .field("deadline", deadline)
@@ -106,6 +115,7 @@ impl fmt::Debug for RedisConfig {
             .field("partitions", partitions)
             .field("record_lifetime", record_lifetime)
             .field("allow_eviction", allow_eviction)
+            .field("durable", durable)
             .field("tls_ca", &tls_ca.as_ref().map(Vec::len))
             .finish()
     }

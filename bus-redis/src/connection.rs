@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::RedisConfig;
 use crate::fault::{Failure, Fault};
+use crate::run::Info;
 use crate::sabotage::Protection;
 use crate::spawn::Task;
 use crate::tls::Tls;
@@ -71,25 +72,9 @@ impl Opener {
     }
 
     /// Refuses a server that may forget what it must keep.
-    pub(crate) async fn refuse_eviction(
-        &self,
-        address: &Address,
-        redis: &mut MultiplexedConnection,
-    ) -> Result<(), Failure> {
-        if self.config.allow_eviction {
-            return Ok(());
-        }
-        let text = match redis.send_packed_command(cmd("INFO").arg("memory")).await {
-            Ok(Value::BulkString(text)) => String::from_utf8_lossy(&text).into_owned(),
-            Ok(Value::VerbatimString { text, .. }) => text,
-            // Who may not ask is trusted to know.
-            _ => return Ok(()),
-        };
-        let field = |name: &str| {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            value.unwrap_or_default().trim()
-        };
-        match (field("maxmemory"), field("maxmemory_policy")) {
+    pub(crate) fn refuse_eviction(&self, address: &Address, info: &Info) -> Result<(), Failure> {
+        match (info.field("maxmemory"), info.field("maxmemory_policy")) {
+            _ if self.config.allow_eviction => Ok(()),
             ("" | "0", _) | (_, "" | "noeviction") => Ok(()),
             (_, policy) => Err(Failure::new(
                 Fault::Other,

@@ -40,6 +40,7 @@ mod probe;
 mod publisher;
 mod queue;
 mod resp;
+mod run;
 mod sabotage;
 mod script;
 mod send;

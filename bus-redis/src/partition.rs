@@ -225,9 +225,8 @@ impl Partition {
     pub(crate) fn standing(&self, session: &Session) -> Standing {
         let Seen { epoch, clock } = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let epoch = if epoch == 0 { String::new() } else { epoch.to_string() };
-        let server = session.identity.as_bytes().to_vec();
         [
-            server,
+            session.run.text().into_bytes(),
             epoch.into_bytes(),
             clock.to_string().into_bytes(),
             random().to_string().into_bytes(),

@@ -1,13 +1,11 @@
-//! Where a server is found, and what tells it from another that takes its place.
+//! Where a server is found.
 
 use std::cmp::Reverse;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd};
 use tokio::time::timeout;
 
@@ -38,28 +36,14 @@ impl Place {
         }
     }
 
-    /// What the store is to remember it by; empty where nothing can take its place.
-    pub(crate) async fn identity(
-        &self,
-        address: &Address,
-        redis: &mut MultiplexedConnection,
-    ) -> Result<Arc<str>, Failure> {
-        match self {
-            Self::Fixed(_) => Ok(Arc::from("")),
-            Self::Sentinels { .. } => Ok(address.to_string().into()),
-            Self::Node(_) => {
-                let id = redis.send_packed_command(cmd("CLUSTER").arg("MYID")).await;
-                match id.and_then(Value::extract_error)? {
-                    Value::BulkString(id) => Ok(String::from_utf8_lossy(&id).into()),
-                    _ => Err(Failure::new(Fault::Other, format!("{address} is in no cluster"))),
-                }
-            }
-        }
-    }
-
     /// Whether another server may take its place while it goes on.
     pub(crate) fn may_change(&self) -> bool {
         matches!(self, Self::Sentinels { .. })
+    }
+
+    /// Whether nothing is meant to take its place, so that after a restart it is the same server.
+    pub(crate) fn is_fixed(&self) -> bool {
+        matches!(self, Self::Fixed(_))
     }
 }
 

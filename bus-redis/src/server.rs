@@ -15,6 +15,7 @@ use crate::partition::Question;
 use crate::pipe::Pipe;
 use crate::place::Place;
 use crate::resp::Commands;
+use crate::run::{Info, Run, is_durable};
 use crate::sabotage::Protection;
 use crate::script::{PUBLISH, Script};
 use crate::spawn::{Task, jitter};
@@ -53,8 +54,7 @@ enum State {
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) address: Address,
-    /// Which server it is, where the topology may put another in its place.
-    pub(crate) identity: Arc<str>,
+    pub(crate) run: Run,
     redis: MultiplexedConnection,
     pipe: Pipe,
     number: u64,
@@ -287,12 +287,24 @@ async fn open_at(
     address: Address,
 ) -> Result<(Session, [Task; 2]), Failure> {
     let Opened { mut redis, driver } = shared.opener.open_primary(&address, None).await?;
-    shared.opener.refuse_eviction(&address, &mut redis).await?;
+    let info = Info::ask(&mut redis).await?;
+    shared.opener.refuse_eviction(&address, &info)?;
+    let durable = match shared.opener.config.durable {
+        Some(durable) => durable,
+        None => shared.place.is_fixed() && is_durable(&mut redis, &info).await,
+    };
+    let run = Run::read(&info, &address, durable)?;
     // So that no call of several under way is refused for want of it. Who may not load it runs it by its text.
     let _ = redis.send_packed_command(&PUBLISH.load()).await;
-    let identity = shared.place.identity(&address, &mut redis).await?;
     let (pipe, publications) = Pipe::open(&shared.opener, &address).await?;
-    Ok((Session { address, identity, redis, pipe, number }, [driver, publications]))
+    let mut ask = Commands::default();
+    ask.add([b"INFO", b"server"]);
+    let info = Info::from(&told(pipe.ask(ask).await?)?);
+    // In front of a server there may be something that leads connections now here, now there.
+    if Run::read(&info, &address, durable)? != run {
+        return Err(Failure::away(format!("{address} is another server each time")));
+    }
+    Ok((Session { address, run, redis, pipe, number }, [driver, publications]))
 }
 
 /// The first wait after a failed attempt, about; it doubles up to [`LONGEST_BACKOFF`].

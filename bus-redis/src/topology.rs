@@ -27,6 +27,11 @@ impl Topology {
         opener: &Arc<Opener>,
         counters: &Arc<Counters>,
     ) -> Result<Self, String> {
+        if opener.config.durable == Some(true) && target.kind != Kind::Servers {
+            return Err("durable cannot be true with Sentinels or in a cluster: a replica that takes over may lack the \
+                        last of what was answered"
+                .to_owned());
+        }
         let start = |place| Server::start(opener.clone(), counters.clone(), place);
         let mut addresses = target.addresses;
         match target.kind {

@@ -57,6 +57,8 @@ pub(crate) struct Target {
     pub(crate) addresses: Vec<Address>,
     pub(crate) login: Login,
     pub(crate) tls: bool,
+    /// Whether a restart loses nothing, where the URL says.
+    pub(crate) durable: Option<bool>,
 }
 
 impl Target {
@@ -81,31 +83,47 @@ impl Target {
             hosts.split(',').map(|host| address(host, port)).collect::<Result<_, _>>()?;
         let mut login = login(user)?;
         let query = parameters(query)?;
+        let mut durable = None;
         let kind = match (base, path) {
             ("redis+sentinel", path) => {
                 let (master, database) = path.split_once('/').unwrap_or((path, ""));
                 login.database = database_number(database)?;
                 sentinel_kind(master, query)?
             }
-            ("redis+cluster", "" | "0") => Kind::Cluster,
+            ("redis+cluster", "" | "0") if query.is_empty() => Kind::Cluster,
+            ("redis+cluster", "" | "0") => {
+                return Err("the URL of a Redis Cluster knows no parameters".to_owned());
+            }
             ("redis+cluster", _) => return Err("a Redis Cluster has database 0 only".to_owned()),
             (_, database) => {
                 login.database = database_number(database)?;
+                for (name, value) in query {
+                    match name.as_str() {
+                        "durable" => durable = Some(flag(&value)?),
+                        _ => return Err(format!("a Redis URL knows durable, not `{name}`")),
+                    }
+                }
                 Kind::Servers
             }
         };
-        Ok(Self { kind, addresses, login, tls })
+        Ok(Self { kind, addresses, login, tls, durable })
     }
 }
 
 fn unix(path: &str, query: &str) -> Result<Target, String> {
     let mut login = Login::default();
+    let mut durable = None;
     for (name, value) in parameters(query)? {
         match name.as_str() {
+            "durable" => durable = Some(flag(&value)?),
             "db" => login.database = database_number(&value)?,
             "user" => login.username = Some(value),
             "password" => login.password = Some(value),
-            _ => return Err(format!("a unix URL knows db, user and password, not `{name}`")),
+            _ => {
+                return Err(format!(
+                    "a unix URL knows db, user, password and durable, not `{name}`"
+                ));
+            }
         }
     }
     let path = unescape(path).ok_or(ESCAPES)?;
@@ -113,7 +131,7 @@ fn unix(path: &str, query: &str) -> Result<Target, String> {
         return Err("a unix URL holds an absolute path: redis+unix:///run/redis.sock".to_owned());
     }
     let addresses = vec![Address::Unix(path.into())];
-    Ok(Target { kind: Kind::Servers, addresses, login, tls: false })
+    Ok(Target { kind: Kind::Servers, addresses, login, tls: false, durable })
 }
 
 fn sentinel_kind(master: &str, query: Vec<(String, String)>) -> Result<Kind, String> {
@@ -168,6 +186,14 @@ fn database_number(text: &str) -> Result<u16, String> {
     }
 }
 
+fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "1" => Ok(true),
+        "0" => Ok(false),
+        _ => Err("`durable` is 1 or 0".to_owned()),
+    }
+}
+
 fn parameters(query: &str) -> Result<Vec<(String, String)>, String> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     let read = |text: &str| unescape(text).ok_or_else(|| ESCAPES.to_owned());
@@ -214,6 +240,8 @@ mod tests {
         let unix = parse("redis+unix:///tmp/r%20s.sock?db=1&password=p");
         assert_eq!(unix.addresses, [Address::Unix("/tmp/r s.sock".into())]);
         assert_eq!((unix.login.database, unix.login.password.as_deref()), (1, Some("p")));
+        assert_eq!((unix.durable, parse("redis+unix:///r?durable=0").durable), (None, Some(false)));
+        assert_eq!(parse("redis://a,b/3?durable=1").durable, Some(true));
     }
 
     #[test]
@@ -245,6 +273,10 @@ mod tests {
             "redis+unix://secret",
             "redis://[::1",
             "redis+sentinel://h/m?secret=1",
+            "redis+sentinel://h/m?durable=1",
+            "redis+cluster://h?durable=1",
+            "redis://h?secret=1",
+            "redis://h?durable=secret",
         ] {
             let error = Target::parse(url).expect_err(url);
             assert!(!error.contains("%zz") && !error.contains("99999"), "{error}");

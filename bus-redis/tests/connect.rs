@@ -135,6 +135,12 @@ async fn a_wrong_configuration_is_told() {
     config.prefix = "a{b}".to_owned();
     let answer = RedisBus::connect("redis://127.0.0.1:1", config).await;
     assert!(matches!(answer, Err(ConnectError::Configuration(_))), "{answer:?}");
+    let mut config = RedisConfig::default();
+    config.durable = Some(true);
+    for url in ["redis+sentinel://127.0.0.1:1/x", "redis+cluster://127.0.0.1:1"] {
+        let answer = RedisBus::connect(url, config.clone()).await;
+        assert!(matches!(answer, Err(ConnectError::Configuration(_))), "{answer:?}");
+    }
     let twice = RedisBus::connect("redis://127.0.0.1:1,127.0.0.1:1", RedisConfig::default()).await;
     assert!(matches!(twice, Err(ConnectError::Configuration(_))), "{twice:?}");
 }

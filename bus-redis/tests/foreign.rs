@@ -45,6 +45,18 @@ async fn a_shell_publishes() {
 }
 
 #[tokio::test]
+async fn a_shell_that_is_first_costs_no_epoch() {
+    let redis = Redis::start(Options::default()).await;
+    let bus = RedisBus::connect(&redis.url(), RedisConfig::default()).await.expect("it is there");
+    let heard = hears(&redis, &bus, &fenced("sh", 1)).await;
+    let [clock, field] = ["tidings:{0}:clock", "server"];
+    redis.cli(&["HSET", clock, field, ""]).await.int();
+    let tops = bus.tops(0, &[]).await.expect("Redis is there");
+    assert_eq!(Some(tops.epoch), heard.position.map(|position| position.epoch));
+    assert_ne!(redis.cli(&["HGET", clock, field]).await.text(), "", "it is adopted");
+}
+
+#[tokio::test]
 async fn a_shell_publishes_what_is_kept() {
     let redis = Redis::start(Options::default()).await;
     let bus = RedisBus::connect(&redis.url(), RedisConfig::default()).await.expect("it is there");

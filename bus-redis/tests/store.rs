@@ -85,6 +85,28 @@ async fn positions_survive_a_restart_with_persistence() {
     assert!(after(&bus, &topic, before.clock).await.whole);
 }
 
+/// The epoch before a restart, and after it.
+async fn over_a_restart(options: Options, says: &str) -> (u64, u64) {
+    let mut redis = Redis::start(options).await;
+    let url = format!("{}?durable={says}", redis.url());
+    let connect = RedisBus::connect(&url, RedisConfig::default());
+    let bus = in_time("a bus", connect).await.expect("Redis is there");
+    let before = keep(&bus, &room("lobby"), LONG).await;
+    redis.cli(&["SAVE"]).await.ok();
+    redis.kill9();
+    redis.restart().await;
+    until("the bus to be back", async || bus.tops(0, &[]).await.is_ok()).await;
+    (before.epoch, epoch(&bus).await)
+}
+
+#[tokio::test]
+async fn the_url_goes_before_what_redis_says_of_its_disk() {
+    let (before, after) = over_a_restart(Options::default().persistent(), "0").await;
+    assert_ne!(before, after);
+    let (before, after) = over_a_restart(Options::default(), "1").await;
+    assert_eq!(before, after);
+}
+
 /// What a failover or a restart with old data does: the clock is behind what nodes have seen.
 async fn lose_the_tail(redis: &Redis, clock: u64) {
     redis.cli(&["HSET", "tidings:{0}:clock", "clock", &clock.to_string()]).await.ok();

@@ -1,7 +1,7 @@
 -- What every script that reads or writes history begins with.
 --
--- The partition is a hash: `epoch`, `clock`, `server` (which server it lives on, where that can change) and
--- `sampled` (when the last sample was taken). The samples are a sorted set: the clock at some times, in ms.
+-- The partition is a hash: `epoch`, `clock`, `server` (the run of the server that it lives on), and `sampled` (when the
+-- last sample was taken). The samples are a sorted set: the clock at some times, in ms.
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -14,21 +14,31 @@ local function text(number)
   return string.format('%d', number)
 end
 
+-- Whether a run may lack something that the known one answered. A `+` behind a run tells that no later one does. A
+-- publisher that does not say, or did not, what it publishes to is no reason.
+local function may_lack(server, known)
+  if server == '' or known == '' then return false end
+  if server == known or server .. '+' == known or server == known .. '+' then return false end
+  return string.sub(server, -1) ~= '+' or string.sub(known, -1) ~= '+'
+end
+
 -- The partition's epoch and clock, and when the last sample was taken. The epoch is renewed when there is none, when
--- the store moved to another server, and when it is behind what a node has seen of it: then it may have lost something.
+-- the store is of another run of a server, and when it is behind what a node has seen of it: then it may have lost
+-- something.
 -- seen: { server, epoch, clock, new epoch }
 local function standing(partition, samples, now, seen)
   local state = redis.call('HMGET', partition, 'epoch', 'clock', 'server', 'sampled')
-  local epoch, clock, server = state[1], tonumber(state[2] or '0'), state[3]
-  local moved = seen.server ~= '' and server ~= seen.server
+  local epoch, clock, server = state[1], tonumber(state[2] or '0'), state[3] or ''
   local behind = epoch == seen.epoch and clock < seen.clock
-  if not epoch or moved or behind then
+  if not epoch or behind or may_lack(seen.server, server) then
     if not epoch then
       redis.call('DEL', samples)
       redis.call('ZADD', samples, now, text(clock))
     end
     epoch = seen.fresh
     redis.call('HSET', partition, 'epoch', epoch, 'clock', text(clock), 'server', seen.server)
+  elseif seen.server ~= '' and server ~= seen.server and server ~= seen.server .. '+' then
+    redis.call('HSET', partition, 'server', seen.server)
   end
   return epoch, clock, tonumber(state[4] or '0')
 end

@@ -13,4 +13,5 @@ mod many;
 mod network;
 mod restart;
 mod scene;
+mod tail;
 mod twins;
