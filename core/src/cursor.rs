@@ -21,6 +21,9 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// A place in no epoch: a client that comes back from there is told of a gap.
+    pub const NOWHERE: Self = Self { epoch: 0, clock: 0 };
+
     /// A place in an epoch. Of the epoch 32 bits are kept, enough to tell two random ones apart.
     pub fn new(epoch: u64, clock: u64) -> Self {
         Self { epoch: fold(epoch), clock }

@@ -1,7 +1,8 @@
 //! What a connection has missed, pulled from the history instead of pushed: the replay before it goes live.
 //!
 //! The pages of its topics are merged by clock, so that each replayed message again carries a true cursor that
-//! rises: everything up to it, in every topic of the connection, has been sent.
+//! rises: everything up to it, in every topic of the connection, has been sent. It stays before a hole until the `gap`
+//! that tells of it was taken, so that a client that is cut in between is told when it comes back.
 //!
 //! It reads nothing itself: [`wants`](Resume::wants) says which topics to read after which clock.
 
@@ -32,12 +33,20 @@ struct Pull {
     read_to: u64,
     /// What was read and not yet sent.
     waiting: VecDeque<Delivery>,
-    gap: Option<GapReason>,
+    gap: Option<Hole>,
     /// It was read at least once since it was added.
     proven: bool,
     /// It was read to its end.
     ended: bool,
     asked: bool,
+}
+
+/// What may be missing, and is not told yet.
+#[derive(Debug, Clone, Copy)]
+struct Hole {
+    reason: GapReason,
+    /// Where the connection stands before it.
+    before: Mark,
 }
 
 /// What to send next.
@@ -70,6 +79,13 @@ impl Resume {
     /// cannot be known what of it was sent already.
     pub fn go_on(&mut self, topic: Topic, partition: u16, from: Mark) {
         self.put(topic, partition, from, true);
+    }
+
+    /// Something before the mark that a topic begins at may be missing, for a reason that no page shows.
+    pub fn miss(&mut self, topic: &Topic, reason: GapReason) {
+        if let Some(pull) = self.topics.get_mut(topic) {
+            pull.gap = Some(Hole { reason, before: Mark::NOWHERE });
+        }
     }
 
     fn put(&mut self, topic: Topic, partition: u16, from: Mark, goes_on: bool) {
@@ -129,15 +145,16 @@ impl Resume {
         pull.proven = true;
         if is_foreign {
             // What the cursor tells of is gone; what is kept is read from its beginning.
-            pull.gap = Some(GapReason::Epoch);
+            pull.gap = Some(Hole { reason: GapReason::Epoch, before: Mark::NOWHERE });
             pull.from = Mark::new(page.epoch, 0);
             pull.read_to = 0;
             return Ok(());
         }
-        if !page.whole && pull.gap.is_none() {
-            pull.gap = Some(GapReason::Trimmed);
-        }
         let after = pull.read_to;
+        if !page.whole && pull.gap.is_none() {
+            let before = Mark::new(page.epoch, after);
+            pull.gap = Some(Hole { reason: GapReason::Trimmed, before });
+        }
         let clock = |delivery: &Delivery| delivery.position.map_or(0, |position| position.clock);
         let last = page.deliveries.last().filter(|_| page.more).map(clock);
         pull.waiting.extend(page.deliveries.into_iter().filter(|d| clock(d) > after));
@@ -172,30 +189,44 @@ impl Resume {
         }
     }
 
-    /// The cursor: everything up to here has been sent.
+    /// The cursor: everything up to here has been sent, and what may be missing before it was told.
     pub fn marks(&self) -> Box<[Mark]> {
         let mut marks = self.marks.clone();
         for (number, mark) in marks.iter_mut().enumerate() {
             let topics = self.topics.values().filter(|pull| pull.partition == number);
-            if let (Some(epoch), Some(clock)) =
-                (self.epochs[number], topics.map(Pull::whole_to).min())
-            {
-                *mark = Mark::new(epoch, clock);
-            }
+            let lowest = match self.epochs[number] {
+                // A place in another epoch is before all of this one.
+                Some(epoch) => {
+                    topics.map(|pull| pull.stands(epoch)).min_by_key(|m| (m.is_of(epoch), m.clock))
+                }
+                None => topics.filter_map(|pull| pull.gap).map(|hole| hole.before).next(),
+            };
+            *mark = lowest.unwrap_or(*mark);
         }
         marks.into()
     }
 
-    /// What is to be sent next; `None` when it must first be read, or nothing is left.
+    /// What is to be sent next; `None` when it must first be read, or nothing is left. One gap stands for all that is
+    /// not a room, since the client cannot tell these apart.
     pub fn take(&mut self) -> Option<Replay> {
         if let Some((topic, pull)) = self.topics.iter_mut().find(|(_, pull)| pull.gap.is_some()) {
-            return Some(Replay::Gap(topic.clone(), pull.gap.take()?));
+            let (topic, reason) = (topic.clone(), pull.gap.take()?.reason);
+            if topic.as_room().is_none() {
+                self.told_of_own();
+            }
+            return Some(Replay::Gap(topic, reason));
         }
         // The oldest first, so that the cursor rises; partitions have clocks of their own and take turns.
         let fronts = self.topics.iter().filter_map(|(topic, pull)| Some((pull.front()?, topic)));
         let topic = fronts.min()?.1.clone();
         let delivery = self.topics.get_mut(&topic)?.waiting.pop_front()?;
         Some(Replay::Deliver(delivery, self.marks()))
+    }
+
+    /// The client was told of what may be missing in the topics that are no rooms.
+    pub fn told_of_own(&mut self) {
+        let own = self.topics.iter_mut().filter(|(topic, _)| topic.as_room().is_none());
+        own.for_each(|(_, pull)| pull.gap = None);
     }
 
     /// Whether all was read to its end and sent.
@@ -224,8 +255,15 @@ impl Pull {
         self.waiting.front().and_then(|d| d.position).map(|position| position.clock)
     }
 
-    /// The clock up to which everything of the topic has been sent.
-    fn whole_to(&self) -> u64 {
-        self.front().map_or(self.read_to, |clock| clock.saturating_sub(1))
+    /// Up to where everything of the topic has been sent, in the epoch of its partition.
+    fn stands(&self, epoch: u64) -> Mark {
+        match self.gap {
+            Some(hole) => hole.before,
+            None if !self.proven && !self.from.is_of(epoch) => self.from,
+            None => {
+                let clock = self.front().map_or(self.read_to, |clock| clock.saturating_sub(1));
+                Mark::new(epoch, clock)
+            }
+        }
     }
 }

@@ -113,8 +113,7 @@ impl Hub {
         let wished = wished.map_err(|BusAway| AttachError::BusAway)?;
         let mut counted = self.count_in(&topics[0], &who, wished.before).await?;
         // Who comes back is told `connected` once it is known what it missed.
-        let cursor = options.cursor.as_deref();
-        let resumes = cursor.is_some_and(|cursor| self.read_cursor(&who.tenant, cursor).is_some());
+        let resumes = self.resumes(&options);
         let heartbeat = self.0.limits.heartbeat.as_millis() as u64;
         let first =
             (!resumes).then(|| Outgoing::connected(who.client, &identity, heartbeat, false));

@@ -20,7 +20,7 @@ use super::listing::Counts;
 use super::mailbox::SubmitError;
 use super::observer::{Event, Observing};
 use super::reader::Reader;
-use super::types::{DisconnectError, PublishError};
+use super::types::{ConnectOptions, DisconnectError, PublishError};
 use super::wish::Wish;
 use crate::{
     Action, AuthError, Authenticator, Authorizer, Bus, BusError, ClientId, CloseReason,
@@ -132,6 +132,11 @@ impl Hub {
         (marks.len() == usize::from(self.0.bus.partitions())).then(|| marks.into())
     }
 
+    /// Whether a connection is told `connected` once it is known what it missed.
+    pub(crate) fn resumes(&self, options: &ConnectOptions) -> bool {
+        self.0.kept.is_some() && options.cursor.is_some()
+    }
+
     /// Publishes a message.
     ///
     /// # Errors
@@ -200,7 +205,7 @@ impl Hub {
     /// The cursor of who has got a publication and everything before it; `None` when it is not kept.
     pub fn cursor_of(&self, topic: &Topic, receipt: &Receipt) -> Option<String> {
         let (kept, position) = (self.0.kept.as_ref()?, receipt.position?);
-        let mut marks = vec![Mark::new(0, 0); usize::from(self.0.bus.partitions())];
+        let mut marks = vec![Mark::NOWHERE; usize::from(self.0.bus.partitions())];
         marks[usize::from(self.0.bus.partition(topic))] = Mark::new(position.epoch, position.clock);
         Some(kept.key.write(&topic.tenant, &marks))
     }

@@ -44,8 +44,8 @@ struct NotJoined(ErrorCode, &'static str, Option<RoomId>);
 /// What comes after `connected`: the handler, then the rooms that were named.
 pub(crate) async fn welcome(context: Context, number: usize, options: ConnectOptions) -> Done {
     let start = context.start(options.cursor.as_deref());
-    if let Start::Marks(marks) = start {
-        return welcome_back(&context, number, options, marks).await;
+    if context.hub.resumes(&options) {
+        return welcome_back(&context, number, options, start).await;
     }
     if matches!(start, Start::Unreadable) {
         context.tell(vec![Outgoing::gap(None, GapReason::Cursor)], Some(GapReason::Cursor)).await;
@@ -84,14 +84,14 @@ pub(crate) async fn welcome(context: Context, number: usize, options: ConnectOpt
     }
 }
 
-/// A client comes back: before it is told so, its rooms are joined and what it missed is found.
+/// A client comes back: before it is told so, its rooms are joined and what it missed is found. When its cursor cannot
+/// be read it begins here, and its own cursor stays nowhere until it was told so of every topic.
 async fn welcome_back(
     context: &Context,
     number: usize,
     options: ConnectOptions,
-    marks: Box<[Mark]>,
+    start: Start,
 ) -> Done {
-    let mut resume = Resume::new(marks.clone());
     let tenant = &context.identity.tenant;
     let own = [
         Topic::user(tenant.clone(), context.identity.user.clone()),
@@ -113,10 +113,10 @@ async fn welcome_back(
     }
     let topics = || own.iter().chain(rooms.iter().filter_map(|room| room.as_ref().ok()));
     let (kept, lost): (Vec<_>, Vec<_>) = topics().partition(|topic| context.hub.keeps(topic));
-    for topic in kept {
-        let partition = context.hub.0.bus.partition(topic);
-        resume.add(topic.clone(), partition, marks[usize::from(partition)]);
-    }
+    let lost_by = start.gap();
+    let Some(mut resume) = context.begin(&start, kept).await else {
+        return Done::Close(CloseReason::INTERNAL);
+    };
     if prove(context, &mut resume).await.is_err() {
         return Done::Close(CloseReason::TRY_AGAIN_LATER);
     }
@@ -134,9 +134,10 @@ async fn welcome_back(
     let Ok(Some(replay)) = handling.handled().await else {
         return Done::Close(CloseReason::INTERNAL);
     };
-    let resume = replay.stop();
-    for topic in own.iter().filter(|topic| !context.hub.keeps(topic)).take(1) {
-        context.tell(vec![gap_of(topic, GapReason::Trimmed)], Some(GapReason::Trimmed)).await;
+    let mut resume = replay.stop();
+    if lost_by == GapReason::Cursor || own.iter().any(|topic| !context.hub.keeps(topic)) {
+        context.tell(vec![Outgoing::gap(None, lost_by)], Some(lost_by)).await;
+        resume.told_of_own();
     }
     for room in &rooms {
         match room {
@@ -147,8 +148,7 @@ async fn welcome_back(
                 let recovered = resume.is_recovered(Some(topic));
                 joined(context, topic, recovered, options.presence, None, &resume).await;
                 if !context.hub.keeps(topic) {
-                    let gap = vec![gap_of(topic, GapReason::Trimmed)];
-                    context.tell(gap, Some(GapReason::Trimmed)).await;
+                    context.tell(vec![gap_of(topic, lost_by)], Some(lost_by)).await;
                 }
             }
         }
@@ -246,7 +246,12 @@ pub(crate) async fn join(
     let is_new = !context.is_in(&room).await;
     // Who is there is read while the connection is in the room already, so that nobody comes unnoticed.
     let shows = presence && context.hub.shows(&context.room(room.clone()));
-    let pulls = resume.is_some() || is_new && (shows || matches!(start, Start::Marks(_)));
+    let resumes = match start {
+        Start::Fresh => false,
+        Start::Marks(_) => true,
+        Start::Unreadable => context.hub.keeps(&context.room(room.clone())),
+    };
+    let pulls = resume.is_some() || is_new && (shows || resumes);
     let failed = |NotJoined(code, text, room), id| Outcome::Failed { id, code, text, room };
     let (topic, wished) = match allowed(context, number, &room).await {
         Ok(allowed) => allowed,
@@ -307,11 +312,8 @@ async fn pull_room(
         return resume;
     }
     let partition = context.hub.0.bus.partition(topic);
-    let gap = match &start {
-        Start::Marks(_) => GapReason::Trimmed,
-        Start::Fresh | Start::Unreadable => GapReason::Cursor,
-    };
-    let mut proven = false;
+    let has_marks = matches!(start, Start::Marks(_));
+    let (mut recovered, mut untold) = (false, !matches!(start, Start::Fresh));
     if let Some(here) = here.filter(|_| context.hub.keeps(topic)) {
         match &start {
             Start::Marks(marks) => {
@@ -319,19 +321,24 @@ async fn pull_room(
             }
             Start::Fresh | Start::Unreadable => resume.go_on(topic.clone(), partition, here),
         }
-        proven = prove(context, &mut resume).await.is_ok();
-        if !proven {
+        if prove(context, &mut resume).await.is_ok() {
+            recovered = has_marks && resume.is_recovered(Some(topic));
+        } else {
             // What was missed cannot be read now; what comes from here on is read later.
             resume.remove(topic);
             resume.go_on(topic.clone(), partition, here);
+            if has_marks {
+                resume.miss(topic, GapReason::Outage);
+            }
         }
+        if matches!(start, Start::Unreadable) {
+            resume.miss(topic, GapReason::Cursor);
+        }
+        untold = false;
     }
-    let has_marks = matches!(start, Start::Marks(_));
-    let recovered = has_marks && proven && resume.is_recovered(Some(topic));
     joined(context, topic, recovered, presence, id, &resume).await;
-    let untold = !proven && has_marks || matches!(start, Start::Unreadable);
     if untold {
-        let gap = if has_marks && context.hub.keeps(topic) { GapReason::Outage } else { gap };
+        let gap = start.gap();
         context.tell(vec![gap_of(topic, gap)], Some(gap)).await;
     }
     resume
@@ -411,7 +418,38 @@ pub(crate) async fn handle(context: &Context, message: ClientMessage) -> Outcome
     }
 }
 
+impl Start {
+    /// Of what is not kept, why it may be missing.
+    fn gap(&self) -> GapReason {
+        match self {
+            Self::Marks(_) => GapReason::Trimmed,
+            Self::Fresh | Self::Unreadable => GapReason::Cursor,
+        }
+    }
+}
+
 impl Context {
+    /// A replay of these topics, which are kept, of a client that comes back; `None` when the shard is gone.
+    async fn begin(&self, start: &Start, topics: Vec<&Topic>) -> Option<Resume> {
+        let partition = |topic: &Topic| self.hub.0.bus.partition(topic);
+        if let Start::Marks(marks) = start {
+            let mut resume = Resume::new(marks.clone());
+            for topic in topics {
+                let from = marks[usize::from(partition(topic))];
+                resume.add(topic.clone(), partition(topic), from);
+            }
+            return Some(resume);
+        }
+        let key = self.key;
+        let here = self.shard.ask(move |members| members.pull(key)).await?;
+        let mut resume = Resume::new(vec![Mark::NOWHERE; here.marks.len()]);
+        for topic in topics {
+            resume.go_on(topic.clone(), partition(topic), *here.topics.get(topic)?);
+            resume.miss(topic, GapReason::Cursor);
+        }
+        Some(resume)
+    }
+
     /// A replay of all the topics of an open connection that are kept.
     fn resume(&self, Starts { marks, topics }: Starts) -> Resume {
         let mut resume = Resume::new(marks);

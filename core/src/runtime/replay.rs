@@ -60,16 +60,13 @@ impl Replaying {
         framing: Framing,
     ) -> Option<Vec<Bytes>> {
         let batch = BATCH.min(context.hub.0.limits.outbox_bytes / 2);
-        let (mut frames, mut bytes, mut told_own) = (Vec::new(), 0, false);
+        let (mut frames, mut bytes) = (Vec::new(), 0);
         let observer = &context.hub.0.observer;
         while bytes < batch
             && let Some(replay) = self.resume.take()
         {
             let (topic, message) = match replay {
-                // Those of the user's stream and of everyone's look alike and are known at one moment.
-                Replay::Gap(topic, _) if topic.as_room().is_none() && told_own => continue,
                 Replay::Gap(topic, reason) => {
-                    told_own |= topic.as_room().is_none();
                     observer.on(Event::Gap { reason, connections: 1 });
                     let gap = gap_of(&topic, reason);
                     (topic, gap)

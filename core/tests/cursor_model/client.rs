@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidings_core::machines::{Dispatched as _, Replay, Resume, Starts};
-use tidings_core::{HistoryPage, Mark, Topic};
+use tidings_core::{GapReason, HistoryPage, Mark, Topic};
 
 use crate::log::{self, Log};
 use crate::node::Node;
@@ -14,6 +14,8 @@ pub(crate) struct Client {
     number: usize,
     topics: BTreeSet<Topic>,
     cursor: Option<Box<[Mark]>>,
+    /// The cursor cannot be read any more.
+    garbled: bool,
     /// Per topic the number of the last message that is not owed.
     since: BTreeMap<Topic, u64>,
     /// Per topic all that came, in order: a message, or a gap.
@@ -51,8 +53,12 @@ enum Operation {
     Wanting,
     /// It waits for its shard.
     Entering,
+    /// Its cursor cannot be read: it asks where its topics stand.
+    Beginning,
     /// It reads until it is known what it missed.
     Proving,
+    /// It waits until it is told that it is connected.
+    Opening,
     /// A room is wanted.
     Joining(Topic, From),
     /// It waits until it is in the room.
@@ -74,13 +80,37 @@ impl Client {
     pub(crate) fn new(number: usize) -> Self {
         let topics = all_topics().skip(number).take(2 + number % 3).collect();
         let (since, got) = (BTreeMap::new(), BTreeMap::new());
-        Self { number, topics, cursor: None, since, got, gaps: 0, connections: 0, on: None }
+        Self {
+            number,
+            topics,
+            cursor: None,
+            garbled: false,
+            since,
+            got,
+            gaps: 0,
+            connections: 0,
+            on: None,
+        }
     }
 
     pub(crate) fn cut(&mut self, nodes: &mut [Node]) {
         let Some(on) = self.on.take() else { return };
         nodes[on.node].shards[on.shard].detach(on.id);
         on.wanted.iter().for_each(|topic| nodes[on.node].give_up(topic));
+    }
+
+    /// A few frames reach it, if there are any, and then it is cut off.
+    pub(crate) fn part(&mut self, nodes: &mut [Node], frames: usize) {
+        let member = self.on.as_ref().and_then(|on| on.member(&mut nodes[on.node]));
+        if member.is_some_and(|member| !member.out.is_empty()) {
+            self.receive(nodes, frames);
+            self.cut(nodes);
+        }
+    }
+
+    /// Its cursor is spoiled while it is away.
+    pub(crate) fn garble(&mut self) {
+        self.garbled |= self.on.is_none() && self.cursor.is_some();
     }
 
     pub(crate) fn join(&mut self, nodes: &mut [Node], which: usize) {
@@ -135,6 +165,10 @@ impl Client {
             }
             Operation::Entering if reply.is_some() => match on.cursor.take() {
                 None => Operation::None,
+                Some(_) if self.garbled => {
+                    on.put(node, Entry::Pull(on.id, None));
+                    Operation::Beginning
+                }
                 Some(cursor) => {
                     let mut resume = Resume::new(cursor.clone());
                     for topic in &on.wanted {
@@ -145,11 +179,24 @@ impl Client {
                     Operation::Proving
                 }
             },
+            Operation::Beginning => match reply {
+                Some(Reply::Pulls(Starts { topics, marks }, _)) => {
+                    let mut resume = Resume::new(vec![Mark::NOWHERE; marks.len()]);
+                    for (topic, here) in topics {
+                        resume.go_on(topic.clone(), log.partition(&topic), here);
+                        resume.miss(&topic, GapReason::Cursor);
+                    }
+                    on.resume = Some(resume);
+                    Operation::Proving
+                }
+                _ => Operation::Beginning,
+            },
             Operation::Proving if on.read(log, budget)? => {
                 let marks = on.resume.as_ref().map(Resume::marks).unwrap_or_default();
                 on.put(node, Entry::Open(on.id, marks));
-                Operation::None
+                Operation::Opening
             }
+            Operation::Opening if reply.is_some() => Operation::None,
             Operation::Joining(topic, from) if node.positions.is_ready(&topic) => {
                 on.joining.insert(topic.clone(), published(&topic));
                 node.point(on.shard);
@@ -158,7 +205,7 @@ impl Client {
                     node,
                     match is_live {
                         true => Entry::Room(on.id, topic.clone()),
-                        false => Entry::Pull(on.id, topic.clone()),
+                        false => Entry::Pull(on.id, Some(topic.clone())),
                     },
                 );
                 Operation::EnteringRoom(topic, from)
@@ -168,10 +215,15 @@ impl Client {
                 Some(Reply::Pulls(starts, here)) => {
                     let mut resume = on.resume.take().unwrap_or_else(|| resume(log, starts));
                     let partition = log.partition(&topic);
+                    let here = here.expect("it has entered");
                     let cursor = self.cursor.clone().filter(|_| from == From::Cursor);
                     match cursor {
                         Some(marks) => {
-                            resume.add(topic.clone(), partition, marks[usize::from(partition)])
+                            let mark = marks[usize::from(partition)];
+                            if let Some(owed) = log.published_to(&topic, mark) {
+                                on.joining.insert(topic.clone(), owed);
+                            }
+                            resume.add(topic.clone(), partition, mark);
                         }
                         None => resume.go_on(topic.clone(), partition, here),
                     }
@@ -193,12 +245,12 @@ impl Client {
                         on.pages.clear();
                         resume.remove(&topic);
                         resume.go_on(topic.clone(), log.partition(&topic), here);
+                        if from == From::Cursor {
+                            resume.miss(&topic, GapReason::Outage);
+                        }
                     }
-                    let joined = Out::Joined(topic.clone(), resume.marks());
+                    let joined = Out::Joined(topic, resume.marks());
                     on.say(node, joined);
-                    if unproven && from == From::Cursor {
-                        on.say(node, Out::Gap(topic));
-                    }
                     Operation::None
                 }
             }
@@ -306,7 +358,7 @@ impl Client {
                 for (topic, published) in std::mem::take(&mut on.since) {
                     self.since.entry(topic).or_insert(published);
                 }
-                self.cursor = Some(marks);
+                (self.cursor, self.garbled) = (Some(marks), false);
             }
             Out::Joined(topic, marks) => {
                 if let Some(published) = on.joining.remove(&topic) {

@@ -72,6 +72,15 @@ impl Log {
         }
     }
 
+    /// How many messages of a topic a cursor has passed; `None` when it is of another epoch.
+    pub(crate) fn published_to(&self, topic: &Topic, mark: Mark) -> Option<u64> {
+        let at = number(topic);
+        let epoch = self.epoch(at);
+        let later = |e: &&Entry| e.position.epoch == epoch && e.position.clock > mark.clock;
+        let all = self.topics[at].len() as u64;
+        mark.is_of(epoch).then(|| all - self.topics[at].iter().filter(later).count() as u64)
+    }
+
     fn delivery(&self, at: usize, index: usize) -> Delivery {
         let entry = self.topics[at][index];
         let message = Message::of("m", &entry.number).expect("a number is JSON");

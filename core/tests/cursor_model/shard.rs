@@ -25,8 +25,8 @@ pub(crate) enum Entry {
     Open(u64, Box<[Mark]>),
     /// It joins a room.
     Room(u64, Topic),
-    /// It pulls its topics, and enters a room.
-    Pull(u64, Topic),
+    /// It pulls its topics, and enters a room perhaps.
+    Pull(u64, Option<Topic>),
     Leave(u64, Topic),
     /// It has read everything up to these marks.
     Live(u64, Floors),
@@ -37,7 +37,7 @@ pub(crate) enum Entry {
 pub(crate) enum Reply {
     In,
     /// From where it pulls, and where the room stands that it entered.
-    Pulls(Starts, Mark),
+    Pulls(Starts, Option<Mark>),
     Overflown,
 }
 
@@ -122,6 +122,7 @@ impl Shard {
             Entry::Open(id, marks) => {
                 let Some(member) = self.members.get_mut(&id) else { return };
                 member.flow.open();
+                member.reply = Some(Reply::In);
                 member.push(Out::Connected(marks));
             }
             Entry::Room(id, topic) => {
@@ -131,7 +132,7 @@ impl Shard {
                 member.push(Out::Joined(topic, self.standing.point().into()));
                 member.reply = Some(Reply::In);
             }
-            Entry::Pull(id, topic) => self.pull(id, &topic),
+            Entry::Pull(id, topic) => self.pull(id, topic),
             Entry::Leave(id, topic) => {
                 let Some(member) = self.members.get_mut(&id) else { return };
                 member.topics.remove(&topic);
@@ -171,9 +172,9 @@ impl Shard {
         }
     }
 
-    fn pull(&mut self, id: u64, room: &Topic) {
+    fn pull(&mut self, id: u64, room: Option<Topic>) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        member.topics.insert(room.clone());
+        member.topics.extend(room.clone());
         member.flow.pull();
         let (marks, member) = (self.standing.point().into(), &self.members[&id]);
         let start = |topic: &Topic| {
@@ -181,7 +182,7 @@ impl Shard {
             (topic.clone(), self.standing.start(topic, partition, floor).expect("a partition"))
         };
         let mut topics: HashMap<_, _> = member.topics.iter().map(start).collect();
-        let here = topics.remove(room).expect("it has entered");
+        let here = room.and_then(|room| topics.remove(&room));
         let reply = Reply::Pulls(Starts { marks, topics }, here);
         self.members.get_mut(&id).expect("it was there").reply = Some(reply);
     }

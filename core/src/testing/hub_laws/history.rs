@@ -15,7 +15,11 @@ use crate::{
 };
 
 /// A hub that keeps so many messages per topic.
-async fn keeping(bus: &Arc<dyn Bus>, count: u32, change: impl FnOnce(&mut Limits)) -> Hub {
+pub(super) async fn keeping(
+    bus: &Arc<dyn Bus>,
+    count: u32,
+    change: impl FnOnce(&mut Limits),
+) -> Hub {
     let mut limits = Limits::default();
     change(&mut limits);
     let retention = Some(Retention { count, age: Duration::from_secs(600) });

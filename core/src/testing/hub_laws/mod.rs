@@ -5,6 +5,7 @@
 //! a clock that they move are not among them, since no server follows such a clock: they are tests of core.
 
 pub mod connections;
+pub mod cuts;
 pub mod drain;
 pub mod history;
 mod lossy;
@@ -61,6 +62,10 @@ macro_rules! hub_laws {
             a_dropped_connection_leaves_nothing
             a_cut_bus_that_keeps_nothing_is_told_as_a_gap_and_goes_on
             an_absent_bus_takes_no_joins_and_no_connections
+        }
+        $crate::hub_laws! { $fixture: cuts:
+            a_gap_that_was_cut_off_is_told_to_who_comes_back
+            a_live_gap_that_was_cut_off_is_told_to_who_comes_back
         }
         $crate::hub_laws! { $fixture: drain:
             who_leaves_a_draining_node_loses_nothing

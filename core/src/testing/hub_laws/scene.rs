@@ -112,11 +112,16 @@ impl Client {
 
     /// The next message, which is of this type.
     pub async fn next(&mut self, kind: &str) -> Value {
+        let message = self.any().await;
+        assert_eq!(message["type"], kind, "{message}");
+        message
+    }
+
+    /// The next message, whatever it is.
+    pub async fn any(&mut self) -> Value {
         let text = in_time(self.pipe.next()).await;
-        let text =
-            text.unwrap_or_else(|| panic!("ended instead of {kind}: {:?}", self.pipe.closed()));
+        let text = text.unwrap_or_else(|| panic!("it ended: {:?}", self.pipe.closed()));
         let message: Value = serde_json::from_str(&text).expect("it is JSON");
-        assert_eq!(message["type"], kind, "{text}");
         if let Some(cursor) = message["cursor"].as_str() {
             self.cursor = Some(cursor.to_owned());
         }
