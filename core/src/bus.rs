@@ -8,6 +8,9 @@ use futures_core::stream::BoxStream;
 
 use crate::{Delivery, NodeId, Publication, Receipt, Topic, UserId};
 
+/// Most partitions of a bus: each takes up to 19 characters of every cursor, which stands in URLs and beside messages.
+pub const MAX_PARTITIONS: u16 = 64;
+
 /// What carries publications to every node that has a listener for them.
 ///
 /// `tidings_core::testing::bus_laws!` turns each promise below into a test; whoever writes a bus
@@ -30,7 +33,7 @@ pub trait Bus: Debug + Send + Sync + 'static {
     /// [`BusError`] in the place of each publication that was not accepted.
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Receipt, BusError>>;
 
-    /// How many units of order there are: one link and one clock each. At least 1 and constant.
+    /// How many units of order there are: one link and one clock each. 1 to [`MAX_PARTITIONS`], and constant.
     fn partitions(&self) -> u16;
 
     /// Which unit a topic belongs to: below [`partitions`](Self::partitions), always the same.

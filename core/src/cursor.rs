@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use siphasher::sip::SipHasher24;
 
-use crate::TenantId;
+use crate::{MAX_PARTITIONS, TenantId};
 
 /// How far one partition has been delivered: everything up to this clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,8 +141,8 @@ fn take_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 const VERSION: u8 = 1;
-/// Longest text that is looked at: more than 16 partitions ever take.
-const LONGEST: usize = 1024;
+/// Longest text that is looked at, and there is: a version, epochs and clocks of all partitions, and a signature.
+const LONGEST: usize = (4 * (1 + (4 + 10) * MAX_PARTITIONS as usize + 8)).div_ceil(3);
 
 #[cfg(test)]
 mod tests {
@@ -160,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_reads_back_as_written(marks in prop::collection::vec((any::<u64>(), any::<u64>()), 0..16)) {
+        fn a_cursor_reads_back_as_written(marks in prop::collection::vec((any::<u64>(), any::<u64>()), 0..=usize::from(MAX_PARTITIONS))) {
             let marks: Vec<_> = marks.iter().map(|&(epoch, clock)| Mark::new(epoch, clock)).collect();
             let text = key().write(&tenant("t"), &marks);
             prop_assert_eq!(key().read(&tenant("t"), &text), Ok(marks));
@@ -187,6 +187,17 @@ mod tests {
         assert!(key().read(&tenant("b"), &text).is_err());
         assert!(key().read(&TenantId::default(), &text).is_err());
         assert!(CursorKey::new(&[8; 16]).read(&tenant("a"), &text).is_err());
+    }
+
+    #[test]
+    fn the_longest_cursor_reads_back_and_a_longer_one_is_none() {
+        let mut marks = vec![Mark::new(u64::MAX, u64::MAX); usize::from(MAX_PARTITIONS)];
+        let longest = key().write(&tenant("t"), &marks);
+        assert_eq!(longest.len(), LONGEST);
+        assert_eq!(key().read(&tenant("t"), &longest), Ok(marks.clone()));
+        marks.push(marks[0]);
+        let text = key().write(&tenant("t"), &marks);
+        assert_eq!(key().read(&tenant("t"), &text), Err(CursorError));
     }
 
     #[test]

@@ -72,7 +72,8 @@ pub use auth::{
     ConnectRequest, Denied, FirstOf, Identity, Token, redact_query,
 };
 pub use bus::{
-    Bus, BusError, BusInterest, BusLink, Claim, History, HistoryPage, Presence, Tally, Top, Tops,
+    Bus, BusError, BusInterest, BusLink, Claim, History, HistoryPage, MAX_PARTITIONS, Presence,
+    Tally, Top, Tops,
 };
 pub use close::CloseReason;
 pub use codec::{ClientMessage, CorrelationId, DecodeError, decode, encode_json, push_payload};

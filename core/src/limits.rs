@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Every bound of a node, in one place. 0 switches a rate or a count off.
+/// Every bound of a node, in one place. 0 switches a rate or a count off; a size of 0 or a time of less than 1 ms or more
+/// than ten years is refused at the start of a node, but where 0 is said to mean something.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -40,13 +41,13 @@ pub struct Limits {
     pub accept_burst: u32,
     /// Connections of one user over all nodes; 100. The newest is refused with 4009 or 429.
     pub connections_per_user: usize,
-    /// How long a token is good beyond its `exp`; 5 s. Then the client is closed with 4001.
+    /// How long a token is good beyond its `exp`; 5 s, or 0. Then the client is closed with 4001.
     pub token_leeway: Duration,
-    /// How long after its last connection has left a room a user is still shown in it; 5 s. Who reconnects within
+    /// How long after its last connection has left a room a user is still shown in it; 5 s, or 0. Who reconnects within
     /// it was not away.
     pub presence_linger: Duration,
-    /// Time between two looks at the tops of all topics that are kept; 30 s. A message that a link lost, with none
-    /// after it, is found by then.
+    /// Time between two looks at the tops of all topics that are kept; 30 s, and 0 switches it off. A message that a
+    /// link lost, with none after it, is found by then.
     pub history_check: Duration,
     /// Most bytes that wait for one shard; 8 MiB. Beyond it the bus is read no further until the shard
     /// caught up; members lose nothing.
@@ -99,11 +100,33 @@ impl Limits {
             "connections_per_user" => self.connections_per_user = number(name, value)?,
             "token_leeway" => self.token_leeway = seconds_or_zero(name, value)?,
             "presence_linger" => self.presence_linger = seconds_or_zero(name, value)?,
-            "history_check" => self.history_check = seconds(name, value)?,
+            "history_check" => self.history_check = seconds_or_zero(name, value)?,
             "inbox_bytes" => self.inbox_bytes = size(name, value)?,
             _ => return Err(LimitsError::Unknown(name.to_owned())),
         }
         Ok(())
+    }
+
+    /// Which of them cannot be, if any: fields may have been set by hand.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let sizes = [self.message_bytes, self.outbox_bytes, self.inbox_bytes];
+        if sizes.contains(&0) {
+            return Err("message_bytes, outbox_bytes and inbox_bytes must be above 0".to_owned());
+        }
+        let times = [
+            ("write_deadline", self.write_deadline, SHORTEST),
+            ("handshake_deadline", self.handshake_deadline, SHORTEST),
+            ("bus_deadline", self.bus_deadline, SHORTEST),
+            ("close_deadline", self.close_deadline, SHORTEST),
+            ("heartbeat", self.heartbeat, SHORTEST),
+            ("token_leeway", self.token_leeway, Duration::ZERO),
+            ("presence_linger", self.presence_linger, Duration::ZERO),
+            ("history_check", self.history_check, Duration::ZERO),
+        ];
+        let wrong = times.iter().find(|(_, time, least)| !(*least..=LONGEST).contains(time));
+        wrong.map_or(Ok(()), |(name, time, least)| {
+            Err(format!("the limit `{name}` is from {least:?} to ten years, not {time:?}"))
+        })
     }
 }
 
@@ -139,13 +162,13 @@ fn size(name: &str, value: &str) -> Result<usize, LimitsError> {
 
 fn seconds(name: &str, value: &str) -> Result<Duration, LimitsError> {
     match seconds_or_zero(name, value) {
-        Ok(time) if time >= Duration::from_millis(1) => Ok(time),
+        Ok(time) if time >= SHORTEST => Ok(time),
         _ => Err(wrong(name, "a number of seconds from 0.001 on", value)),
     }
 }
 
 fn seconds_or_zero(name: &str, value: &str) -> Result<Duration, LimitsError> {
-    let secs = value.parse().ok().filter(|s| (0.0..=MAX_SECONDS).contains(s));
+    let secs = value.parse().ok().filter(|s| (0.0..=LONGEST.as_secs_f64()).contains(s));
     secs.map(Duration::from_secs_f64).ok_or_else(|| wrong(name, "a number of seconds", value))
 }
 
@@ -153,8 +176,9 @@ fn wrong(name: &str, takes: &'static str, value: &str) -> LimitsError {
     LimitsError::Value { name: name.to_owned(), takes, value: value.to_owned() }
 }
 
+const SHORTEST: Duration = Duration::from_millis(1);
 /// Ten years: no limit means to be longer, and arithmetic with it cannot overflow.
-const MAX_SECONDS: f64 = 315_360_000.0;
+pub(crate) const LONGEST: Duration = Duration::from_secs(315_360_000);
 
 #[cfg(test)]
 mod tests {
@@ -185,5 +209,7 @@ mod tests {
         }
         assert_eq!(limits.set("message_rate", "0"), Ok(()));
         assert_eq!(limits.set("heartbeat", "0.25"), Ok(()));
+        assert_eq!(limits.set("history_check", "0"), Ok(()));
+        assert_eq!(limits.check(), Ok(()));
     }
 }

@@ -21,8 +21,8 @@ use super::spawn::{client_id, supervise};
 use super::types::StartError;
 use crate::machines::Positions;
 use crate::{
-    Authenticator, Authorizer, Bus, BusError, CloseReason, CursorKey, Limits, NodeId, Topic,
-    TopicRules,
+    Authenticator, Authorizer, Bus, BusError, CloseReason, CursorKey, Limits, MAX_PARTITIONS,
+    NodeId, Topic, TopicRules,
 };
 
 /// Puts a hub together.
@@ -103,10 +103,17 @@ impl HubBuilder {
     /// Connects to the bus and starts the node on the current tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`] when the bus cannot be reached, or does not answer within `bus_deadline`.
+    /// [`StartError`] when the bus cannot be reached, or does not answer within `bus_deadline`; when it has more than
+    /// [`MAX_PARTITIONS`], or when a limit is zero whose zero means nothing.
     pub async fn start(self) -> Result<Hub, StartError> {
+        self.limits.check().map_err(StartError::Configuration)?;
+        let partitions = self.bus.partitions();
+        if !(1..=MAX_PARTITIONS).contains(&partitions) {
+            let text = format!("a bus has 1 to {MAX_PARTITIONS} partitions, not {partitions}");
+            return Err(StartError::Configuration(text));
+        }
         let (mut links, deadline) = (Vec::new(), self.limits.bus_deadline);
-        for partition in 0..self.bus.partitions() {
+        for partition in 0..partitions {
             let link = in_time(deadline, self.bus.connect(partition)).await;
             let (bus, observer) = (self.bus.clone(), self.observer.clone());
             let link = link.map_err(StartError::Bus)?;

@@ -22,6 +22,7 @@ use super::reads::{Answer, Reads};
 use super::routed::Routed;
 use super::sabotage;
 use super::wish::{BusAway, Wish};
+use crate::limits::LONGEST;
 use crate::machines::{Ask, Positions, Question, Step};
 use crate::{
     Bus, BusError, CursorKey, Delivery, GapReason, Limits, Mark, Scope, Topic, TopicRules,
@@ -95,7 +96,8 @@ impl Kept {
         key: CursorKey,
         limits: &Limits,
     ) -> Self {
-        let mut looks = interval(limits.history_check);
+        let every = Some(limits.history_check).filter(|every| !every.is_zero()).unwrap_or(LONGEST);
+        let mut looks = interval(every);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { positions, rules, key, reads: Reads::new(bus, limits.bus_deadline), looks }
     }

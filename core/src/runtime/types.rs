@@ -14,6 +14,9 @@ pub enum StartError {
     /// The bus could not be reached. Check its address, then start again.
     #[error("the bus could not be reached")]
     Bus(#[source] BusError),
+    /// A limit or the bus is of a kind that no node takes. Correct it.
+    #[error("{0}")]
+    Configuration(String),
 }
 
 /// Why a connection was not taken in.

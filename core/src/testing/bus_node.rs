@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 
+use crate::MAX_PARTITIONS;
 use crate::{
     Bus, BusError, BusLink, Delivery, Message, Publication, Receipt, RoomId, TenantId, Topic,
 };
@@ -54,7 +55,8 @@ impl Node {
         for partition in 0..bus.partitions() {
             links.push(connect(&bus, partition).await);
         }
-        assert!(!links.is_empty(), "a bus has at least one partition");
+        let allowed = 1..=usize::from(MAX_PARTITIONS);
+        assert!(allowed.contains(&links.len()), "a bus has 1 to {MAX_PARTITIONS} partitions");
         Self { bus, links, sentinels: 0 }
     }
 
