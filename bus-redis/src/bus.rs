@@ -65,8 +65,10 @@ impl RedisBus {
         let topology = Arc::new(topology.map_err(ConnectError::Configuration)?);
         let partition = |index| Arc::new(Partition::new(index, &config, topology.clone()));
         let partitions: Vec<_> = (0..topology.partitions()).map(partition).collect();
+        // A share for each, so that one that hangs has no other refused.
+        let most = config.publish_bytes / partitions.len().max(1);
         let publish = |partition: &Arc<Partition>| {
-            Publisher::start(partition.clone(), counters.clone(), config.clone())
+            Publisher::start(partition.clone(), counters.clone(), config.clone(), most)
         };
         let publishers = partitions.iter().map(publish).collect();
         let proven = if config.lacks(Protection::FirstAnswer) { &[] } else { &partitions[..] };
@@ -92,7 +94,9 @@ impl RedisBus {
 
     /// What the bus does and has done.
     pub fn stats(&self) -> RedisStats {
-        self.shared.counters.read(self.shared.topology.servers())
+        let Shared { counters, topology, publishers, .. } = &*self.shared;
+        let publish_bytes: usize = publishers.iter().map(Publisher::waiting).sum();
+        counters.read(topology.servers(), publish_bytes as u64)
     }
 }
 

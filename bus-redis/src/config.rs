@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use tidings_core::MAX_PARTITIONS;
+
 use crate::sabotage::Protection;
 
 /// Everything of a Redis bus that is not in its URL. All nodes of a cluster need the same
@@ -24,10 +26,11 @@ pub struct RedisConfig {
     /// Bytes of deliveries that may wait for this node on one link; 64 MiB. Beyond it the link ends with
     /// [`BusError::Lagged`](tidings_core::BusError::Lagged).
     pub queue_bytes: usize,
-    /// Bytes of publications that may wait for Redis, over all callers; 64 MiB. Beyond it a publication is
-    /// refused at once with [`BusError::Unavailable`](tidings_core::BusError::Unavailable).
+    /// Bytes of publications that may wait for Redis, over all callers; 64 MiB. Each partition has an equal share, so
+    /// that one that hangs has no other refused. Beyond the share a publication is refused at once with
+    /// [`BusError::Unavailable`](tidings_core::BusError::Unavailable), unless nothing else waits.
     pub publish_bytes: usize,
-    /// Units of order on a Redis Cluster, 1 to 256; 16. More spread better over many primaries; each costs a
+    /// Units of order on a Redis Cluster, 1 to 64; 16. More spread better over many primaries; each costs a
     /// node one connection and a cursor some bytes. Elsewhere there is one per server.
     pub partitions: u16,
     /// How long Redis remembers the position of a topic after its last message; 24 h, and always at least
@@ -120,6 +123,3 @@ impl fmt::Debug for RedisConfig {
             .finish()
     }
 }
-
-/// More would make cursors long and links many without spreading better.
-const MAX_PARTITIONS: u16 = 256;

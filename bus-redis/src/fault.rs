@@ -29,7 +29,7 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) fault: Fault,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Failure {

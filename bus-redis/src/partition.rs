@@ -42,15 +42,6 @@ pub(crate) enum Call {
     Publish(Question),
 }
 
-/// How far a call is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// It is handed to a connection: it may be done from now on.
-    Sent = 1,
-    /// It was not done, since the slot is moving, and will be sent again.
-    Refused,
-}
-
 /// What a script is asked.
 #[derive(Debug, Default)]
 pub(crate) struct Question {
@@ -109,15 +100,16 @@ impl Partition {
         patience: Duration,
         ask: impl Fn(&Session) -> Call,
     ) -> Result<Value, Failure> {
-        self.call_told(patience, ask, |_| ()).await
+        self.call_while(patience, |session| Some(ask(session)), || ()).await
     }
 
-    /// The same, and says how far it is.
-    pub(crate) async fn call_told(
+    /// The same for what may be given up until it is sent: then `ask` has nothing to say. `refused` hears that what was
+    /// sent was not done, since the slot is moving; it is asked for again.
+    pub(crate) async fn call_while(
         &self,
         patience: Duration,
-        ask: impl Fn(&Session) -> Call,
-        told: impl Fn(Step),
+        ask: impl Fn(&Session) -> Option<Call>,
+        refused: impl Fn(),
     ) -> Result<Value, Failure> {
         // What has been sent and not answered.
         let mut open = None;
@@ -125,8 +117,9 @@ impl Partition {
         let attempts = async {
             loop {
                 let (server, session) = self.session().await?;
-                let call = ask(&session);
-                told(Step::Sent);
+                let Some(call) = ask(&session) else {
+                    return Err(Failure::away("nobody waits for it any more"));
+                };
                 open = Some((server.clone(), session.clone()));
                 let outcome = match call {
                     Call::Script(script, question) => server.run(&session, script, &question).await,
@@ -138,7 +131,7 @@ impl Partition {
                         if failure.fault == Fault::Moved
                             && self.without != Some(Protection::MovedRetry) =>
                     {
-                        told(Step::Refused);
+                        refused();
                         (open, late) = (None, failure);
                         self.moved();
                         sleep(MOVING).await;

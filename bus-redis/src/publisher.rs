@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::mem::replace;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::RedisConfig;
 use crate::fault::Failure;
-use crate::partition::{Partition, Step};
+use crate::partition::Partition;
 use crate::resp::Commands;
 use crate::sabotage::blurred;
 use crate::send::{pass, send};
@@ -35,6 +35,9 @@ struct Shared {
     partition: Arc<Partition>,
     counters: Arc<Counters>,
     config: RedisConfig,
+    /// Bytes that wait here, and how many may.
+    waiting: Arc<AtomicUsize>,
+    most: usize,
     queue: Mutex<VecDeque<Job>>,
     filled: Notify,
 }
@@ -50,23 +53,52 @@ pub(crate) struct Job {
     _reserved: Reserved,
 }
 
-/// How far a job is, for a caller whose time is over.
+/// How far a job is. Only who moves it on from `WAITING` or `REFUSED` acts on it: the worker, which sends it, or its
+/// caller, which gives it up and is told that it was not done. So what is told so is never done later.
+///
+/// | from | to | by |
+/// |---|---|---|
+/// | waiting, refused | sent | the worker, before it hands it to a connection |
+/// | sent | refused | the worker, when the slot has moved: it was not done, and will be sent again |
+/// | waiting, refused | given up | the caller, when its time is over |
 #[derive(Debug, Default)]
 pub(crate) struct Progress(AtomicU8);
 
 impl Progress {
-    pub(crate) fn reached(&self, step: Step) {
-        self.0.store(step as u8, Ordering::Release);
+    /// Marks it as sent, unless its caller has given it up.
+    pub(crate) fn send(&self) {
+        let _ = self.leave_queue(SENT);
     }
 
-    fn late(&self) -> Failure {
-        match self.0.load(Ordering::Acquire) {
-            step if step == Step::Sent as u8 => Failure::timed_out(),
-            step if step == Step::Refused as u8 => Failure::moving(),
-            _ => Failure::away("too much was to be published before it"),
+    pub(crate) fn is_sent(&self) -> bool {
+        self.0.load(Ordering::Acquire) == SENT
+    }
+
+    /// It was not done, and will be sent again.
+    pub(crate) fn refused(&self) {
+        let _ = self.0.compare_exchange(SENT, REFUSED, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// The caller's time is over: what it is told.
+    fn give_up(&self) -> Failure {
+        match self.leave_queue(GIVEN_UP) {
+            Ok(WAITING) => Failure::away("too much was to be published before it"),
+            Ok(_) => Failure::moving(),
+            Err(_) => Failure::timed_out(),
         }
     }
+
+    /// The stage before, or the one that it is in already.
+    fn leave_queue(&self, to: u8) -> Result<u8, u8> {
+        let queued = |stage| matches!(stage, WAITING | REFUSED).then_some(to);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, queued)
+    }
 }
+
+const WAITING: u8 = 0;
+const REFUSED: u8 = 1;
+const SENT: u8 = 2;
+const GIVEN_UP: u8 = 3;
 
 pub(crate) type Answer = Result<Receipt, Failure>;
 
@@ -75,13 +107,13 @@ type Queued = (oneshot::Receiver<Vec<Answer>>, Arc<Progress>);
 /// Bytes that wait, taken off the account when they no longer do.
 #[derive(Debug)]
 struct Reserved {
-    counters: Arc<Counters>,
+    account: Arc<AtomicUsize>,
     bytes: usize,
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.counters.publish_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.account.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -90,11 +122,23 @@ impl Publisher {
         partition: Arc<Partition>,
         counters: Arc<Counters>,
         config: RedisConfig,
+        most: usize,
     ) -> Self {
-        let queue = Mutex::default();
-        let shared = Shared { partition, counters, config, queue, filled: Notify::new() };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            partition,
+            counters,
+            config,
+            waiting: Arc::default(),
+            most,
+            queue: Mutex::default(),
+            filled: Notify::new(),
+        });
         Self { _worker: Task::spawn(work(shared.clone())), shared }
+    }
+
+    /// Bytes that wait for an answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// One answer for each, in order, within the deadline.
@@ -134,7 +178,7 @@ impl Shared {
             let (answer, progress) = self.enqueue(publications)?;
             match timeout_at(until, answer).await {
                 Ok(Ok(answers)) => Ok(answers),
-                _ => Err(progress.late()),
+                _ => Err(progress.give_up()),
             }
         };
         outcome.await.unwrap_or_else(|failure: Failure| vec![Err(failure); count])
@@ -142,9 +186,9 @@ impl Shared {
 
     fn enqueue(&self, publications: Vec<Publication>) -> Result<Queued, Failure> {
         let bytes = publications.iter().map(cost).sum();
-        let before = self.counters.publish_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let reserved = Reserved { counters: self.counters.clone(), bytes };
-        if before + bytes > self.config.publish_bytes && before > 0 {
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let reserved = Reserved { account: self.waiting.clone(), bytes };
+        if before + bytes > self.most && before > 0 {
             return Err(Failure::away(format!(
                 "{before} bytes of publications are waiting already"
             )));
@@ -209,10 +253,15 @@ async fn next_jobs(shared: &Shared) -> Vec<Job> {
 }
 
 async fn carry_out(shared: Arc<Shared>, jobs: Vec<Job>) {
-    let answers = send(&shared.partition, &jobs).await;
-    let mut answers = answers.into_iter();
+    let mut outcome = send(&shared.partition, &jobs).await.map(Vec::into_iter);
     for job in jobs {
-        let own = answers.by_ref().take(job.publications.len()).collect();
+        let count = job.publications.len();
+        let own = match &mut outcome {
+            Ok(answers) if job.progress.is_sent() => answers.by_ref().take(count).collect(),
+            // Its caller knows by the progress what became of it.
+            Ok(_) => continue,
+            Err(failure) => vec![Err(failure.clone()); count],
+        };
         // Nobody waits any more when the caller's deadline has passed.
         let _ = job.answer.send(own);
     }
@@ -238,3 +287,42 @@ const CALL_COUNT: usize = 128;
 const CALL_BYTES: usize = 256 << 10;
 /// Calls under way at a time. More gain nothing: Redis works on one.
 const CALLS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Fault;
+
+    #[test]
+    fn what_is_given_up_is_never_sent() {
+        let progress = Progress::default();
+        assert_eq!(progress.give_up().fault, Fault::Away);
+        progress.send();
+        assert!(!progress.is_sent());
+        progress.refused();
+        progress.send();
+        assert!(!progress.is_sent());
+    }
+
+    #[test]
+    fn what_is_sent_is_never_given_up() {
+        let progress = Progress::default();
+        progress.send();
+        assert_eq!(progress.give_up().fault, Fault::TimedOut);
+        assert!(progress.is_sent());
+    }
+
+    #[test]
+    fn what_a_moving_slot_refused_waits_again() {
+        let progress = Progress::default();
+        progress.send();
+        progress.refused();
+        assert!(!progress.is_sent());
+        progress.send();
+        assert!(progress.is_sent());
+        progress.refused();
+        assert_eq!(progress.give_up().fault, Fault::Moved);
+        progress.send();
+        assert!(!progress.is_sent());
+    }
+}

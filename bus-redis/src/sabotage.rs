@@ -12,7 +12,7 @@ use crate::message::encode;
 use crate::partition::{Partition, Question};
 use crate::publisher::{Answer, Job};
 use crate::script::PUBLISH;
-use crate::send::call;
+use crate::send::{call, publications};
 use crate::spawn::jitter;
 
 /// A protection of the bus that a test can take away, one at a time.
@@ -77,15 +77,11 @@ pub(crate) fn in_two_steps() -> bool {
 }
 
 /// Keeps the messages and gives them their offsets, and only some time later tells anybody.
-pub(crate) async fn send(
-    partition: &Partition,
-    jobs: &[Job],
-    publications: &[&Publication],
-) -> Vec<Answer> {
+pub(crate) async fn send(partition: &Partition, jobs: &[Job]) -> Result<Vec<Answer>, Failure> {
     let nowhere = partition.key("nowhere", "");
-    let answers = call(partition, jobs, publications, |_| nowhere.clone()).await;
+    let answers = call(partition, jobs, |_| nowhere.clone()).await?;
     sleep(jitter(PAUSE)).await;
-    for (publication, answer) in publications.iter().zip(&answers) {
+    for (publication, answer) in publications(jobs).zip(&answers) {
         if let Ok(receipt) = answer {
             let told = partition.run(&PUBLISH, |session| {
                 let mut arguments = vec![partition.publish_command().into()];
@@ -98,7 +94,7 @@ pub(crate) async fn send(
             let _ = told.await;
         }
     }
-    answers
+    Ok(answers)
 }
 
 /// What listeners of a kept message are told.

@@ -47,6 +47,9 @@ fn command(name: &str, script: &str, Question { keys, arguments }: &Question) ->
     command
 }
 
+/// Has a full Redis take what a script writes, where that is little and bounded. It must be the first line.
+const ROOMY: &str = "#!lua flags=allow-oom\n";
+const LEASE: &str = include_str!("scripts/lease.lua");
 const PARTITION: &str = include_str!("scripts/partition.lua");
 
 macro_rules! scripts {
@@ -57,12 +60,12 @@ macro_rules! scripts {
 
 scripts! {
     PUBLISH = PARTITION, include_str!("scripts/publish.lua");
-    PROBE = PARTITION, include_str!("scripts/probe.lua");
-    TOPS = PARTITION, include_str!("scripts/tops.lua");
-    AFTER = PARTITION, include_str!("scripts/after.lua");
-    SECRET = include_str!("scripts/secret.lua");
-    CLAIM = include_str!("scripts/lease.lua"), include_str!("scripts/claim.lua");
-    RENEW = include_str!("scripts/lease.lua"), include_str!("scripts/renew.lua");
+    PROBE = ROOMY, PARTITION, include_str!("scripts/probe.lua");
+    TOPS = ROOMY, PARTITION, include_str!("scripts/tops.lua");
+    AFTER = ROOMY, PARTITION, include_str!("scripts/after.lua");
+    SECRET = ROOMY, include_str!("scripts/secret.lua");
+    CLAIM = ROOMY, LEASE, include_str!("scripts/claim.lua");
+    RENEW = ROOMY, LEASE, include_str!("scripts/renew.lua");
     LAPSED = include_str!("scripts/lapsed.lua");
-    REAP = include_str!("scripts/reap.lua");
+    REAP = ROOMY, include_str!("scripts/reap.lua");
 }

@@ -14,11 +14,10 @@ use crate::sabotage::{self, Protection};
 use crate::server::Session;
 use crate::spelling::spell;
 
-/// Publishes in order; one answer each.
-pub(crate) async fn send(partition: &Partition, jobs: &[Job]) -> Vec<Answer> {
-    let passing: Option<Vec<_>> = jobs.iter().map(|job| job.passing.as_ref()).collect();
-    if let Some(passing) = passing {
-        match transact(partition, jobs, &passing).await {
+/// Publishes in order what its callers have not given up: one answer for each publication of the jobs that are sent.
+pub(crate) async fn send(partition: &Partition, jobs: &[Job]) -> Result<Vec<Answer>, Failure> {
+    if jobs.iter().all(|job| job.passing.is_some()) {
+        match transact(partition, jobs).await {
             // A Redis that is full takes no transaction. The script does with what it has.
             Err(failure)
                 if failure.fault == Fault::OutOfMemory
@@ -26,37 +25,42 @@ pub(crate) async fn send(partition: &Partition, jobs: &[Job]) -> Vec<Answer> {
             // Nothing was done, because of one of them: the others are not to suffer for it.
             Err(failure) if failure.fault == Fault::NoPermission && jobs.len() > 1 => {
                 let mut answers = Vec::new();
-                for (job, passing) in jobs.iter().zip(passing) {
-                    let alone = transact(partition, slice::from_ref(job), &[passing]).await;
-                    answers.extend(each(alone, job.publications.len()));
+                for job in sent(jobs) {
+                    let alone = transact(partition, slice::from_ref(job)).await;
+                    let refused = |failure| vec![Err(failure); job.publications.len()];
+                    if job.progress.is_sent() {
+                        answers.extend(alone.unwrap_or_else(refused));
+                    }
                 }
-                return answers;
+                return Ok(answers);
             }
-            answers => return each(answers, jobs.iter().map(|job| job.publications.len()).sum()),
+            outcome => return outcome,
         }
     }
-    let publications: Vec<_> = jobs.iter().flat_map(|job| &job.publications).collect();
     if sabotage::in_two_steps() {
-        return sabotage::send(partition, jobs, &publications).await;
+        return sabotage::send(partition, jobs).await;
     }
-    let channel = |publication: &Publication| partition.channel(&publication.topic);
-    call(partition, jobs, &publications, channel).await
+    call(partition, jobs, |publication| partition.channel(&publication.topic)).await
+}
+
+/// Those that are marked as sent; the callers of the others have given them up.
+fn sent(jobs: &[Job]) -> impl Iterator<Item = &Job> {
+    jobs.iter().filter(|job| job.progress.is_sent())
+}
+
+/// What is published of these jobs.
+pub(crate) fn publications(jobs: &[Job]) -> impl Iterator<Item = &Publication> {
+    sent(jobs).flat_map(|job| &job.publications)
 }
 
 /// One call of the script for these jobs, with the channel of each publication.
 pub(crate) async fn call(
     partition: &Partition,
     jobs: &[Job],
-    publications: &[&Publication],
     channel: impl Fn(&Publication) -> String,
-) -> Vec<Answer> {
-    let ask = |session: &Session| question(partition, session, publications, &channel);
-    let asked = publish(partition, jobs, |session| Call::Publish(ask(session)));
-    let answers = asked.await.and_then(|value| match value {
-        Value::Array(values) => Ok(values.iter().map(|value| answer(partition, value)).collect()),
-        _ => Err(unexpected()),
-    });
-    each(answers, publications.len())
+) -> Result<Vec<Answer>, Failure> {
+    let ask = |session: &Session| Call::Publish(question(partition, session, jobs, &channel));
+    publish(partition, jobs, ask, 0).await
 }
 
 /// The commands that publish what nobody keeps and what has no idempotency key; `None` when one is otherwise.
@@ -81,48 +85,42 @@ pub(crate) fn pass(partition: &Partition, publications: &[Publication]) -> Optio
 
 /// Publishes what is not kept: a transaction costs Redis half of what a script does. Its first command is the write
 /// that a replica refuses, and with it the whole.
-async fn transact(
-    partition: &Partition,
-    jobs: &[Job],
-    passing: &[&Commands],
-) -> Result<Vec<Answer>, Failure> {
-    let asked = publish(partition, jobs, |_| {
+async fn transact(partition: &Partition, jobs: &[Job]) -> Result<Vec<Answer>, Failure> {
+    let ask = |_: &Session| {
         let mut commands = Commands::default();
         commands.add([b"MULTI"]);
         commands.add([b"PERSIST", partition.state_key().as_bytes()]);
-        passing.iter().for_each(|passing| commands.append(passing));
+        sent(jobs).filter_map(|job| job.passing.as_ref()).for_each(|each| commands.append(each));
         commands.add([b"EXEC"]);
         Call::Transaction(commands)
-    });
-    match asked.await? {
-        Value::Array(values) => {
-            Ok(values.iter().skip(1).map(|value| answer(partition, value)).collect())
+    };
+    publish(partition, jobs, ask, 1).await
+}
+
+/// Asks for those that can be marked as sent, once the connection is there. Before their answers are `others`.
+async fn publish(
+    partition: &Partition,
+    jobs: &[Job],
+    ask: impl Fn(&Session) -> Call,
+    others: usize,
+) -> Result<Vec<Answer>, Failure> {
+    let begin = |session: &Session| {
+        jobs.iter().for_each(|job| job.progress.send());
+        sent(jobs).next().is_some().then(|| ask(session))
+    };
+    let refused = || jobs.iter().for_each(|job| job.progress.refused());
+    match partition.call_while(partition.deadline, begin, refused).await? {
+        Value::Array(values) if values.len() == others + publications(jobs).count() => {
+            Ok(values[others..].iter().map(|value| answer(partition, value)).collect())
         }
         _ => Err(unexpected()),
     }
 }
 
-/// Keeps the jobs told of how far they are.
-async fn publish(
-    partition: &Partition,
-    jobs: &[Job],
-    ask: impl Fn(&Session) -> Call,
-) -> Result<Value, Failure> {
-    let told = |step| jobs.iter().for_each(|job| job.progress.reached(step));
-    partition.call_told(partition.deadline, ask, told).await
-}
-
-/// An answer for each, whatever came.
-fn each(answers: Result<Vec<Answer>, Failure>, count: usize) -> Vec<Answer> {
-    let answers =
-        answers.and_then(|all| if all.len() == count { Ok(all) } else { Err(unexpected()) });
-    answers.unwrap_or_else(|failure| vec![Err(failure); count])
-}
-
 fn question(
     partition: &Partition,
     session: &Session,
-    publications: &[&Publication],
+    jobs: &[Job],
     channel: &impl Fn(&Publication) -> String,
 ) -> Question {
     let mut keys = vec![partition.state_key(), partition.samples_key()];
@@ -130,7 +128,7 @@ fn question(
     arguments.extend(partition.standing(session));
     arguments.push(partition.record_lifetime_ms.clone().into());
     arguments.push(IDEMPOTENCY_WINDOW.as_millis().to_string().into());
-    for publication in publications {
+    for publication in publications(jobs) {
         let spelled = spell(&publication.topic);
         let key = publication.idempotency_key.as_deref();
         if publication.retention.is_some() || key.is_some() {

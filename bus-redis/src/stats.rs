@@ -1,6 +1,6 @@
 //! What a bus has counted, for metrics.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fault::{Failure, Fault};
 
@@ -103,7 +103,6 @@ pub(crate) struct Counters {
     pub(crate) subscriptions: AtomicU64,
     pub(crate) queue_bytes: AtomicU64,
     pub(crate) malformed: AtomicU64,
-    pub(crate) publish_bytes: AtomicUsize,
     publish_errors: [AtomicU64; Fault::Other as usize + 1],
 }
 
@@ -112,7 +111,7 @@ impl Counters {
         bump(&self.publish_errors[failure.fault as usize]);
     }
 
-    pub(crate) fn read(&self, servers: Vec<ServerStats>) -> RedisStats {
+    pub(crate) fn read(&self, servers: Vec<ServerStats>, publish_bytes: u64) -> RedisStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let of = |fault: Fault| get(&self.publish_errors[fault as usize]);
         RedisStats {
@@ -122,7 +121,7 @@ impl Counters {
             probes_missed: get(&self.probes_missed),
             reconnects: get(&self.reconnects),
             subscriptions: get(&self.subscriptions),
-            publish_bytes: self.publish_bytes.load(Ordering::Relaxed) as u64,
+            publish_bytes,
             queue_bytes: get(&self.queue_bytes),
             malformed: get(&self.malformed),
             publish_errors: PublishErrors::read(of),

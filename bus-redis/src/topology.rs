@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tidings_core::MAX_PARTITIONS;
+
 use crate::cluster::Cluster;
 use crate::connection::Opener;
 use crate::fault::Failure;
@@ -40,6 +42,10 @@ impl Topology {
                 addresses.sort_unstable();
                 if let Some(twice) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
                     return Err(format!("the URL names {} twice", twice[0]));
+                }
+                if addresses.len() > usize::from(MAX_PARTITIONS) {
+                    let count = addresses.len();
+                    return Err(format!("the URL names {count} servers, at most {MAX_PARTITIONS}"));
                 }
                 let servers = addresses.into_iter();
                 let server = |address| (fnv1a(&format!("{address}")), start(Place::Fixed(address)));

@@ -66,6 +66,18 @@ async fn a_user_with_the_documented_rights() {
 }
 
 #[tokio::test]
+async fn a_user_without_transactions_is_told_what_to_grant() {
+    let redis = Redis::start(Options::default()).await;
+    let rights = ["on", ">secret", "~*", "&*", "+@all", "-@transaction"];
+    redis.cli(&[&["ACL", "SETUSER", "poor"], &rights[..]].concat()).await.ok();
+    let url = redis.url().replace("redis://", "redis://poor:secret@");
+    let error = refuses(&url, RedisConfig::default()).await;
+    assert!(error.contains("MULTI") && error.contains("+@transaction"), "{error}");
+    redis.cli(&["ACL", "SETUSER", "poor", "+@transaction"]).await.ok();
+    serves(&url, RedisConfig::default()).await;
+}
+
+#[tokio::test]
 async fn a_replica_is_refused() {
     let primary = Redis::start(Options::default()).await;
     let of = format!("127.0.0.1 {}", primary.address().port());
@@ -140,6 +152,19 @@ async fn a_wrong_configuration_is_told() {
     for url in ["redis+sentinel://127.0.0.1:1/x", "redis+cluster://127.0.0.1:1"] {
         let answer = RedisBus::connect(url, config.clone()).await;
         assert!(matches!(answer, Err(ConnectError::Configuration(_))), "{answer:?}");
+    }
+    for (partitions, taken) in [(0, false), (64, true), (65, false)] {
+        let mut config = RedisConfig::default();
+        config.partitions = partitions;
+        let answer = RedisBus::connect("redis://127.0.0.1:1", config).await;
+        assert_eq!(matches!(answer, Err(ConnectError::Bus(_))), taken, "{partitions}: {answer:?}");
+    }
+    for (servers, taken) in [(64, true), (65, false)] {
+        let hosts: Vec<_> = (1..=servers).map(|port| format!("127.0.0.1:{port}")).collect();
+        let url = format!("redis://{}", hosts.join(","));
+        let answer = RedisBus::connect(&url, RedisConfig::default()).await;
+        assert_eq!(matches!(answer, Err(ConnectError::Bus(_))), taken, "{servers}: {answer:?}");
+        assert!(taken || format!("{answer:?}").contains("at most 64"), "{answer:?}");
     }
     let twice = RedisBus::connect("redis://127.0.0.1:1,127.0.0.1:1", RedisConfig::default()).await;
     assert!(matches!(twice, Err(ConnectError::Configuration(_))), "{twice:?}");

@@ -9,7 +9,8 @@ use tidings_bus_redis::{RedisBus, RedisConfig};
 use tidings_core::{
     Bus, BusError, Message, Publication, Receipt, Retention, RoomId, TenantId, Topic,
 };
-use tidings_redis_testing::{Cluster, Options, Redis, in_time, until};
+use tidings_redis_testing::{Cluster, Options, Proxy, Redis, in_time, until};
+use tokio::time::sleep;
 
 fn room(name: &str) -> Topic {
     Topic::room(TenantId::default(), RoomId::new(name).expect("a name"))
@@ -116,6 +117,83 @@ async fn what_is_unavailable_was_not_done_and_what_was_sent_may_be() {
     }
 }
 
+/// A call of its own.
+fn long(topic: &Topic, number: usize) -> Publication {
+    let text = "x".repeat(300 << 10);
+    Publication::new(topic.clone(), Message::of("number", &(number, text)).expect("a message"))
+}
+
+#[tokio::test]
+async fn what_ends_while_a_connection_is_opened_is_not_sent_on_it() {
+    let redis = Redis::start(Options::default()).await;
+    let proxy = Proxy::to(redis.address()).await;
+    let listening = bus(&redis.url(), quiet()).await;
+    let publishing = bus(&format!("redis://{}", proxy.address()), quiet()).await;
+    let topic = room("lobby");
+    let mut link = in_time("a link", listening.connect(0)).await.expect("Redis is there");
+    link.interest.subscribe(std::slice::from_ref(&topic)).await.expect("Redis is there");
+
+    redis.sigstop();
+    // As many as are sent before one is answered; the last waits for its turn.
+    let calls = join_all((0..4).map(|n| one(&publishing, long(&topic, n))));
+    let last = async {
+        let last = one(&publishing, long(&topic, 4));
+        // Its turn comes when the connection breaks, and its time ends before the next one is there.
+        let breaks = async {
+            sleep(quiet().deadline / 2).await;
+            proxy.reset();
+        };
+        tokio::join!(last, breaks).0
+    };
+    let (_, last) = tokio::join!(calls, last);
+    redis.sigcont();
+    assert!(matches!(last, Err(BusError::Unavailable(_))), "{last:?}");
+    until("Redis to be commanded again", async || {
+        one(&publishing, publication(&topic, 5)).await.is_ok()
+    })
+    .await;
+    loop {
+        let heard = in_time("the last message", link.deliveries.next()).await.expect("no end");
+        let payload = heard.expect("no error").message.payload.expect("a number");
+        assert!(!payload.bytes().starts_with(b"[4,"), "it was told to be unavailable");
+        if payload.bytes().as_ref() == b"5" {
+            break;
+        }
+    }
+}
+
+/// Topics of two servers.
+fn apart(bus: &RedisBus) -> [Topic; 2] {
+    let of = |partition| {
+        let mut rooms = (0..).map(|n| room(&format!("room{n}")));
+        rooms.find(|topic| bus.partition(topic) == partition).expect("there are many")
+    };
+    [of(0), of(1)]
+}
+
+#[tokio::test]
+async fn a_partition_that_hangs_has_no_other_refused() {
+    let servers = [Redis::start(Options::default()).await, Redis::start(Options::default()).await];
+    let mut addresses: Vec<_> = servers.iter().map(|redis| redis.address().to_string()).collect();
+    addresses.sort();
+    let mut config = quiet();
+    config.publish_bytes = 64 << 10;
+    let bus = bus(&format!("redis://{}", addresses.join(",")), config).await;
+    let [hangs, serves] = apart(&bus);
+    let first = servers.iter().find(|redis| redis.address().to_string() == addresses[0]);
+    first.expect("it is one of them").sigstop();
+    let flood = join_all((0..1000).map(|n| one(&bus, publication(&hangs, n))));
+    let others = async {
+        until("its share to be full", async || bus.stats().publish_errors.away > 0).await;
+        let waiting = bus.stats().publish_bytes;
+        assert!(waiting > 16 << 10 && waiting <= 32 << 10, "half of it, not {waiting}");
+        join_all((0..20).map(|n| one(&bus, publication(&serves, n)))).await
+    };
+    let (flood, others) = tokio::join!(flood, others);
+    assert!(flood.iter().all(Result::is_err));
+    assert!(others.iter().all(Result::is_ok), "{others:?}");
+}
+
 /// The key that ends so.
 async fn record(cluster: &Cluster, end: &str) -> String {
     for node in &cluster.nodes {
@@ -143,6 +221,9 @@ async fn a_slot_that_moves_for_long_is_unavailable_and_costs_nobody_else() {
     for node in &cluster.nodes[..3] {
         node.cli(&["FLUSHALL"]).await.ok();
     }
+    let partition = bus.partition(&names[0]);
+    let mut link = in_time("a link", bus.connect(partition)).await.expect("the slot is there");
+    link.interest.subscribe(&names[..1]).await.expect("the slot is there");
     // Two topics in two partitions of one server.
     let (slot, from) = places[0];
     let other = places.iter().position(|(s, owner)| *s != slot && *owner == from);
@@ -169,4 +250,7 @@ async fn a_slot_that_moves_for_long_is_unavailable_and_costs_nobody_else() {
     cluster.nodes[to].cli(&["CLUSTER", "SETSLOT", &slot, "STABLE"]).await.ok();
     until("the slot to be served", async || one(&bus, publication(&names[0], 2)).await.is_ok())
         .await;
+    let heard = in_time("a message", link.deliveries.next()).await.expect("no end");
+    let payload = heard.expect("no error").message.payload.expect("a number");
+    assert_eq!(payload.bytes().as_ref(), b"2", "what was unavailable is not sent later");
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tidings_bus_redis::{RedisBus, RedisConfig};
 use tidings_core::{
-    Bus, History, HistoryPage, Message, Position, Publication, Retention, RoomId, TenantId, Topic,
+    Bus, BusError, History, HistoryPage, Message, Position, Publication, Retention, RoomId,
+    TenantId, Topic,
 };
 use tidings_redis_testing::{Options, Redis, Reply, in_time, until};
 
@@ -126,6 +127,51 @@ async fn a_store_that_is_behind_a_node_has_a_new_epoch() {
     let renewed = epoch(&bus).await;
     assert_ne!(renewed, second.epoch);
     assert_eq!((epoch(&bus).await, epoch(&newcomer).await), (renewed, renewed), "renewed once");
+}
+
+fn kept(name: &str) -> Publication {
+    let publication = Publication::new(room(name), Message::empty("news").expect("a type"));
+    publication.retention(Retention { count: 10, age: LONG })
+}
+
+#[tokio::test]
+async fn a_stream_that_refuses_what_follows_begins_anew() {
+    let redis = Redis::start(Options::default()).await;
+    let bus = node(&redis, RedisConfig::default()).await;
+    for _ in 0..5 {
+        keep(&bus, &room("lobby"), LONG).await;
+    }
+    redis.cli(&["DEL", "tidings:{0}:clock"]).await.ok();
+    let batch = vec![kept("other"), kept("lobby"), kept("third"), kept("lobby")];
+    let answers = in_time("a publish", bus.publish(batch)).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let page = after(&bus, &room("lobby"), 0).await;
+    let clocks: Vec<_> = page.deliveries.iter().map(|d| d.position.map(|p| p.clock)).collect();
+    assert_eq!(
+        (page.whole, clocks),
+        (false, vec![Some(2), Some(4)]),
+        "what was before is told to be missing"
+    );
+    assert!(after(&bus, &room("lobby"), 2).await.whole);
+    for name in ["other", "third"] {
+        assert_eq!(after(&bus, &room(name), 0).await.deliveries.len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_one_topic_meets_is_answered_in_its_place() {
+    let redis = Redis::start(Options::default()).await;
+    let bus = node(&redis, RedisConfig::default()).await;
+    redis.cli(&["SET", "tidings:{0}:record:r::lobby", "another's"]).await.ok();
+    let answers =
+        in_time("a publish", bus.publish(vec![kept("a"), kept("lobby"), kept("b")])).await;
+    let [Ok(a), Err(BusError::Refused(text)), Ok(b)] = &answers[..] else { panic!("{answers:?}") };
+    assert!(text.contains("WRONGTYPE"), "{text}");
+    for (name, receipt) in [("a", a), ("b", b)] {
+        let page = after(&bus, &room(name), 0).await;
+        assert_eq!((page.deliveries.len(), page.whole), (1, true));
+        assert_eq!(page.deliveries[0].position, receipt.position);
+    }
 }
 
 #[tokio::test]

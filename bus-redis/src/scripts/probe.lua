@@ -7,10 +7,9 @@
 
 redis.call('PERSIST', KEYS[1])
 local answer = redis.call(ARGV[1], ARGV[2], ARGV[3])
--- A Redis that is full refuses these, and serves all the same.
-if ARGV[8] ~= '' then redis.pcall('SET', KEYS[3], ARGV[8], 'NX') end
+if ARGV[8] ~= '' then redis.call('SET', KEYS[3], ARGV[8], 'NX') end
 if ARGV[5] ~= '' then
-  pcall(standing, KEYS[1], KEYS[2], milliseconds(),
+  standing(KEYS[1], KEYS[2], milliseconds(),
     { server = ARGV[4], epoch = ARGV[5], clock = tonumber(ARGV[6]), fresh = ARGV[7] })
 end
 return answer

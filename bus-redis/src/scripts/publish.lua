@@ -54,10 +54,16 @@ local function keep(record, stream, message, count, age)
   local o, c, n = text(offset), text(clock), text(now)
   local id, margin = c .. '-' .. o, math.min(tonumber(age), lifetime) / 8
   local added = known[1] and
-    redis.call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', text(count + 1), id, 't', n, 'm', message)
+    redis.pcall('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', text(count + 1), id, 't', n, 'm', message)
+  if type(added) == 'table' then
+    -- It refuses what is not after its last: the partition's clock was lost, and the stream was not.
+    if not string.find(added.err, 'ID specified', 1, true) then error(added) end
+    added = false
+  end
   if not added then
     -- The stream begins, or begins again: what was before is gone.
-    local trimmed = known[2] or text(horizon(samples, now, lifetime, clock - 1))
+    local trimmed = text(math.min(tonumber(known[2] or horizon(samples, now, lifetime, clock - 1)), clock - 1))
+    redis.call('DEL', stream)
     redis.call('XADD', stream, id, 't', n, 'm', message)
     redis.call('HSET', record, 'trimmed', trimmed, 'base', o)
   end
@@ -87,36 +93,41 @@ local function first_receipt(key)
   return e and { e, tonumber(o), tonumber(c), tonumber(listeners), 1 } or tonumber(first)
 end
 
+-- What one message is answered. The first under its key answers for all that repeat it.
+local function answer(channel, message, retention, record, stream, receipt)
+  local first = receipt and first_receipt(receipt)
+  if first then return first end
+  if retention == '' then
+    local listeners, refused = tell(channel, message)
+    if receipt and not refused then redis.call('SET', receipt, listeners, 'PX', window) end
+    return refused or listeners
+  end
+  local count, age = string.match(retention, '^(%d+) (%d+)$')
+  local offset = keep(record, stream, message, count, age)
+  local c = text(clock)
+  local listeners, refused = tell(channel, offset .. ' ' .. c .. ' ' .. epoch .. '\n' .. message)
+  if refused then return refused end
+  if receipt then
+    redis.call('SET', receipt, epoch .. ' ' .. offset .. ' ' .. c .. ' ' .. listeners, 'PX', window)
+  end
+  return { epoch, tonumber(offset), clock, listeners, 0 }
+end
+
 local answers, key = {}, 3
 for a = 8, #ARGV, 4 do
-  local channel, message, retention, named = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3] == '1'
-  local record, stream, receipt
-  if retention ~= '' or named then
-    record, stream, receipt = KEYS[key], KEYS[key + 1], KEYS[key + 2]
+  local named = ARGV[a + 3] == '1'
+  if ARGV[a + 2] == '' and not named then
+    answers[#answers + 1] = answer(ARGV[a], ARGV[a + 1], '')
+  elseif full then
+    answers[#answers + 1] = full
+    key = key + 3
+  else
+    -- What fails here fails alone.
+    local done, told = pcall(answer, ARGV[a], ARGV[a + 1], ARGV[a + 2],
+      KEYS[key], KEYS[key + 1], named and KEYS[key + 2])
+    answers[#answers + 1] = (done or type(told) ~= 'table') and told or told.err
     key = key + 3
   end
-  local answer
-  if record and full then
-    answer = full
-  else
-    answer = named and first_receipt(receipt)
-  end
-  if not answer then
-    local remembered, listeners, refused
-    if retention ~= '' then
-      local count, age = string.match(retention, '^(%d+) (%d+)$')
-      local offset = keep(record, stream, message, count, age)
-      local place = offset .. ' ' .. text(clock) .. ' ' .. epoch
-      listeners, refused = tell(channel, place .. '\n' .. message)
-      answer = refused or { epoch, tonumber(offset), clock, listeners, 0 }
-      remembered = named and not refused and epoch .. ' ' .. offset .. ' ' .. text(clock) .. ' ' .. listeners
-    else
-      listeners, refused = tell(channel, message)
-      answer, remembered = refused or listeners, listeners
-    end
-    if named and not refused then redis.call('SET', receipt, remembered, 'PX', window) end
-  end
-  answers[#answers + 1] = answer
 end
 if reserved and clock < reserved then redis.call('HSET', partition, 'clock', text(clock)) end
 return answers
