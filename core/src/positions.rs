@@ -105,6 +105,17 @@ impl Positions {
         self.tracks.insert(topic.clone(), track);
     }
 
+    /// A topic has a member that came while its link is away. Unless what is missing will be read for others as well, it is
+    /// told a gap once the topic's place is known; until then the cursor stays where it is.
+    pub fn enter_absent(&mut self, topic: &Topic) {
+        let Some(track) = self.tracks.get_mut(topic) else { return };
+        if track.last.is_none() && track.gap.is_none() {
+            track.gap = Some(GapReason::Outage);
+            let known = self.partitions[usize::from(track.partition)].entry();
+            fall_behind(track, topic, known, &mut self.partitions);
+        }
+    }
+
     /// Whether the topic's place is known, so that a further member need not wait.
     pub fn is_ready(&self, topic: &Topic) -> bool {
         self.tracks.get(topic).is_some_and(|track| track.last.is_some())

@@ -38,6 +38,8 @@ struct Pull {
     proven: bool,
     /// It was read to its end.
     ended: bool,
+    /// It is not read at all.
+    passed_over: bool,
     asked: bool,
 }
 
@@ -101,9 +103,27 @@ impl Resume {
             gap: None,
             proven: false,
             ended: false,
+            passed_over: false,
             asked: false,
         };
         self.topics.insert(topic, pull);
+    }
+
+    /// The connection is in a topic that cannot be read now. When it missed what came after a mark, that is a gap.
+    pub fn pass_over(&mut self, topic: Topic, partition: u16, from: Option<Mark>) {
+        self.put(topic.clone(), partition, from.unwrap_or(Mark::NOWHERE), false);
+        if let Some(pull) = self.topics.get_mut(&topic) {
+            let hole = |before| Hole { reason: GapReason::Outage, before };
+            pull.gap = from.map(hole);
+            pull.passed_over = true;
+            pull.proven = true;
+            pull.ended = true;
+        }
+    }
+
+    /// Whether all topics of the connection are read. What else comes of the others must not be dropped.
+    pub fn reads_all(&self) -> bool {
+        !self.topics.values().any(|pull| pull.passed_over)
     }
 
     /// Whether a topic is among those that are replayed.

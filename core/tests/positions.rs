@@ -1,7 +1,9 @@
 //! Rules of [`Positions`] that need no accident.
 
 use tidings_core::machines::{Ask, Positions, Question, Step};
-use tidings_core::{Delivery, Message, Position, Publication, RoomId, TenantId, Top, Topic, Tops};
+use tidings_core::{
+    Delivery, GapReason, Mark, Message, Position, Publication, RoomId, TenantId, Top, Topic, Tops,
+};
 
 fn room(name: &str) -> Topic {
     Topic::room(TenantId::default(), RoomId::new(name).expect("a name"))
@@ -35,4 +37,26 @@ fn a_topic_that_the_store_has_forgotten_is_read_after_what_a_look_proved() {
     positions.delivered(0, delivery(&quiet, 91, 91), &mut steps);
     let asked = positions.poll().map(|Ask { question, .. }| question);
     assert_eq!((asked, steps), (Some(Question::After(quiet, 90)), Vec::new()));
+}
+
+#[test]
+fn a_topic_that_was_entered_while_its_link_was_away_holds_the_cursor_until_it_is_told() {
+    let (mut positions, near, far) = (Positions::new([(1, 0)]), room("near"), room("far"));
+    positions.want(&near, 0);
+    positions.subscribed(&near);
+    look(&mut positions, Top { offset: 1, clock: 1 }, 1);
+    positions.lost(0);
+    positions.want(&far, 0);
+    positions.enter_absent(&far);
+    // The new link confirms one of them earlier than the other, in which something has been published.
+    positions.subscribed(&near);
+    look(&mut positions, Top { offset: 1, clock: 1 }, 5);
+    let mut steps = Vec::new();
+    positions.delivered(0, delivery(&near, 2, 6), &mut steps);
+    assert_eq!(steps, [Step::Deliver(delivery(&near, 2, 6), Box::new([Mark::new(1, 1)]))]);
+    positions.subscribed(&far);
+    let steps = look(&mut positions, Top { offset: 9, clock: 4 }, 6);
+    let gap = Step::Gap(far.clone(), GapReason::Outage, Mark::new(1, 4));
+    assert_eq!(steps, [gap, Step::Ready(far)]);
+    assert_eq!(*positions.marks(), [Mark::new(1, 6)]);
 }

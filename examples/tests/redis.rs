@@ -108,3 +108,38 @@ async fn a_wrong_password_ends_the_start() {
     assert!(told.contains("--bus") && told.contains("WRONGPASS"), "{told}");
     assert!(!told.contains("hunter2"), "{told}");
 }
+
+/// One of several independent Redis is away: the others go on, for connections, readiness and each publication.
+#[tokio::test]
+async fn one_of_several_redis_takes_nobody_else_with_it() {
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        all.push(Redis::start(Options::default()).await);
+    }
+    let urls: Vec<_> = all.iter().map(Redis::url).collect();
+    let hosts: Vec<_> = urls.iter().map(|url| url.trim_start_matches("redis://")).collect();
+    let bus = format!("redis://{}", hosts.join(","));
+    let server = Server::with_flags(&["--bus", &bus]);
+    assert_eq!(readiness(&server).await, (200, "ok\n".to_owned()));
+    for gone in 0..all.len() {
+        all[gone].kill9();
+        let told = format!("({})", hosts[gone]);
+        until("the node to name it", async || readiness(&server).await.1.contains(&told)).await;
+        assert_eq!(readiness(&server).await.0, 200);
+        assert_eq!(metric(&server, "tidings_bus_partitions_away").await, 1.0);
+        assert_eq!(server.admin("/stats").await["bus"]["state"], "partly away");
+        for user in 0..10 {
+            Client::in_room(&server, &token(&format!("u{user}")), &format!("r{user}")).await;
+        }
+        let rooms = (0..30).map(|n| json!({"to": {"room": format!("r{n}")}, "type": "news"}));
+        let body = serde_json::Value::from_iter(rooms).to_string();
+        let key = "Authorization: Bearer publish-key\r\n";
+        let (status, answers) = Server::http(server.address, "POST /publish", key, &body).await;
+        let answers: Vec<serde_json::Value> = serde_json::from_str(&answers).expect("JSON");
+        let passed = answers.iter().filter(|answer| answer["cursor"].is_string()).count();
+        let away = answers.iter().filter(|answer| answer["error"]["code"] == "unavailable").count();
+        assert!(status == 200 && passed > 0 && away > 0 && passed + away == 30, "{answers:?}");
+        all[gone].restart().await;
+        until("the node to have all", async || readiness(&server).await.1 == "ok\n").await;
+    }
+}

@@ -19,6 +19,7 @@ use super::reader::Reader;
 use super::shard::Shard;
 use super::spawn::{client_id, supervise};
 use super::types::StartError;
+use super::up::LinksUp;
 use crate::machines::Positions;
 use crate::{
     Authenticator, Authorizer, Bus, BusError, CloseReason, CursorKey, Limits, MAX_PARTITIONS,
@@ -163,9 +164,9 @@ impl HubBuilder {
             })
             .collect();
         let handles: Vec<_> = shards.iter().map(Shard::handle).collect();
-        let bus_up = Arc::new(AtomicBool::new(true));
+        let links_up = Arc::new(LinksUp::new(self.bus.partitions()));
         let Limits { inbox_bytes, message_bytes, .. } = self.limits;
-        let (bus, up) = (self.bus.clone(), bus_up.clone());
+        let (bus, up) = (self.bus.clone(), links_up.clone());
         let commands = Arc::new(Commands::new(bus.clone(), handles.clone(), message_bytes));
         let (shards_of, told) = (handles.clone(), commands.clone());
         let dispatcher = Dispatcher::new(
@@ -206,7 +207,7 @@ impl HubBuilder {
             framings: Mutex::default(),
             next_shard: AtomicUsize::new(0),
             emptied,
-            bus_up,
+            links_up,
             failed,
             rules,
             attendance,

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +20,7 @@ use super::listing::Counts;
 use super::reads::{Answer, Reads};
 use super::routed::Routed;
 use super::sabotage;
+use super::up::LinksUp;
 use super::wish::{BusAway, Wish};
 use crate::limits::LONGEST;
 use crate::machines::{Ask, Positions, Question, Step};
@@ -39,7 +39,7 @@ pub(crate) struct Dispatcher {
     suspects: HashSet<Topic>,
     kept: Option<Kept>,
     rules: Arc<TopicRules>,
-    up: Arc<AtomicBool>,
+    up: Arc<LinksUp>,
     inbox_bytes: usize,
     counts: Arc<Counts>,
     turn: Turn,
@@ -124,7 +124,7 @@ impl Dispatcher {
         wishes: mpsc::UnboundedReceiver<Wish>,
         kept: Option<Kept>,
         rules: Arc<TopicRules>,
-        up: Arc<AtomicBool>,
+        up: Arc<LinksUp>,
         inbox_bytes: usize,
         counts: Arc<Counts>,
     ) -> Self {
@@ -206,9 +206,8 @@ impl Dispatcher {
         shard: usize,
         answer: oneshot::Sender<Result<usize, BusAway>>,
     ) {
-        // Without a link nobody waits: whoever asked is told at once, and gives up what was counted for it.
-        let link = |topic| &self.links[usize::from(self.bus.partition(topic))];
-        let is_away = !topics.iter().map(link).all(Link::is_up);
+        // Without any link nobody waits: whoever asked is told at once, and gives up what was counted for it.
+        let is_away = !self.up.any();
         let first = topics.first().and_then(|topic| self.topics.get(topic));
         let before = first.map_or(0, |entry| entry.counts.iter().sum());
         let barrier = Arc::new(Barrier::new(topics.len(), before, shard, answer));
@@ -232,6 +231,8 @@ impl Dispatcher {
             entry.counts[shard] += 1;
             if is_subscribed && self.is_ready(topic) {
                 self.pass(&barrier);
+            } else if !is_away && !self.up.has(partition) {
+                self.enter_absent(topic, &barrier);
             } else if let Some(entry) = self.topics.get_mut(topic).filter(|_| !is_away) {
                 entry.waiting.push(barrier.clone());
             }
@@ -240,6 +241,16 @@ impl Dispatcher {
             barrier.answer(Err(BusAway));
         }
         self.pass(&barrier);
+    }
+
+    /// The link of a topic is away, and others are up: the topic is entered as one whose link was lost is stayed in, and
+    /// its members are told of a gap when the link is back.
+    fn enter_absent(&mut self, topic: &Topic, barrier: &Barrier) {
+        match self.kept.as_mut().filter(|kept| kept.keeps(topic)) {
+            Some(kept) => kept.positions.enter_absent(topic),
+            None => drop(self.suspects.insert(topic.clone())),
+        }
+        self.pass(barrier);
     }
 
     /// One condition of a wish holds. Before the answer its shard learns where the node stands, so that what
@@ -286,17 +297,25 @@ impl Dispatcher {
                 }
             }
             LinkEvent::Refused(topics) => self.refuse(&topics),
-            LinkEvent::Up => self.up.store(self.links.iter().all(Link::is_up), Ordering::Release),
+            LinkEvent::Up => self.up.set(partition, true),
             LinkEvent::Lost => self.lost(partition),
         }
     }
 
     fn lost(&mut self, partition: u16) {
-        self.up.store(false, Ordering::Release);
+        self.up.set(partition, false);
         let topics = self.topics.keys();
         let lost: Vec<_> = topics.filter(|t| self.bus.partition(t) == partition).cloned().collect();
-        self.refuse(&lost);
         self.kept.iter_mut().for_each(|kept| kept.positions.lost(partition));
+        if self.up.any() {
+            for topic in &lost {
+                for barrier in self.waiting(topic) {
+                    self.enter_absent(topic, &barrier);
+                }
+            }
+        } else {
+            self.refuse(&lost);
+        }
         // A gap without a room is the user's, and covers what went to everyone and to the client.
         let is_suspect = |topic: &Topic| match topic.scope {
             Scope::Room(_) | Scope::User(_) => !self.keeps(topic),
@@ -319,16 +338,19 @@ impl Dispatcher {
     }
 
     fn ready(&mut self, topic: &Topic) {
-        let entry = self.topics.get_mut(topic);
-        for barrier in entry.map(|e| std::mem::take(&mut e.waiting)).unwrap_or_default() {
+        for barrier in self.waiting(topic) {
             self.pass(&barrier);
         }
     }
 
+    /// The wishes that wait for a topic, which wait no longer.
+    fn waiting(&mut self, topic: &Topic) -> Vec<Arc<Barrier>> {
+        self.topics.get_mut(topic).map(|e| std::mem::take(&mut e.waiting)).unwrap_or_default()
+    }
+
     fn refuse(&mut self, topics: &[Topic]) {
         for topic in topics {
-            let entry = self.topics.get_mut(topic);
-            for barrier in entry.map(|e| std::mem::take(&mut e.waiting)).unwrap_or_default() {
+            for barrier in self.waiting(topic) {
                 barrier.answer(Err(BusAway));
             }
         }

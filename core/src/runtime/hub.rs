@@ -21,6 +21,7 @@ use super::mailbox::SubmitError;
 use super::observer::{Event, Observing};
 use super::reader::Reader;
 use super::types::{ConnectOptions, DisconnectError, PublishError};
+use super::up::LinksUp;
 use super::wish::Wish;
 use crate::{
     Action, AuthError, Authenticator, Authorizer, Bus, BusError, ClientId, CloseReason,
@@ -54,7 +55,7 @@ pub(crate) struct Inner {
     pub(super) next_shard: AtomicUsize,
     /// Told whenever a shard has no connection left.
     pub(super) emptied: Arc<Notify>,
-    pub(super) bus_up: Arc<AtomicBool>,
+    pub(super) links_up: Arc<LinksUp>,
     /// A task of the node has panicked.
     pub(super) failed: Arc<AtomicBool>,
     pub(crate) rules: Arc<TopicRules>,
@@ -305,7 +306,7 @@ impl Hub {
         let _ = timeout(patience, gone).await;
     }
 
-    /// Whether this node can serve: the bus is there, nothing has failed, and it is not going away.
+    /// Whether this node can serve: the bus is there, at least a part of it, nothing has failed, and it is not going away.
     pub fn is_ready(&self) -> bool {
         self.is_bus_up() && !self.is_draining() && !self.has_failed()
     }
@@ -321,9 +322,20 @@ impl Hub {
         self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Whether the bus is there.
+    /// Whether the bus is there, at least a part of it.
     pub fn is_bus_up(&self) -> bool {
-        self.0.bus_up.load(Ordering::Acquire)
+        self.0.links_up.any()
+    }
+
+    /// The partitions of the bus whose link is away, in order. What is in them is away, the others go on: a connection is
+    /// taken in and joins rooms nevertheless, and is told of a gap where something may be missing.
+    pub fn partitions_away(&self) -> Vec<u16> {
+        self.0.links_up.away()
+    }
+
+    /// Whether the link of a topic's partition is up.
+    pub(crate) fn is_linked(&self, topic: &Topic) -> bool {
+        self.0.links_up.has(self.0.bus.partition(topic))
     }
 
     pub(super) fn framing_number(&self, id: &'static str) -> usize {

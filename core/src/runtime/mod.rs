@@ -32,6 +32,7 @@ mod shard;
 mod slot;
 mod spawn;
 mod types;
+mod up;
 mod wish;
 
 pub use builder::HubBuilder;

@@ -113,10 +113,15 @@ async fn welcome_back(
     }
     let topics = || own.iter().chain(rooms.iter().filter_map(|room| room.as_ref().ok()));
     let (kept, lost): (Vec<_>, Vec<_>) = topics().partition(|topic| context.hub.keeps(topic));
+    let (kept, away): (Vec<_>, Vec<_>) =
+        kept.into_iter().partition(|topic| context.hub.is_linked(topic));
     let lost_by = start.gap();
     let Some(mut resume) = context.begin(&start, kept).await else {
         return Done::Close(CloseReason::INTERNAL);
     };
+    for topic in away {
+        context.pass_over(&mut resume, topic, &start);
+    }
     if prove(context, &mut resume).await.is_err() {
         return Done::Close(CloseReason::TRY_AGAIN_LATER);
     }
@@ -314,7 +319,10 @@ async fn pull_room(
     let partition = context.hub.0.bus.partition(topic);
     let has_marks = matches!(start, Start::Marks(_));
     let (mut recovered, mut untold) = (false, !matches!(start, Start::Fresh));
-    if let Some(here) = here.filter(|_| context.hub.keeps(topic)) {
+    if context.hub.keeps(topic) && !context.hub.is_linked(topic) {
+        context.pass_over(&mut resume, topic, &start);
+        untold = false;
+    } else if let Some(here) = here.filter(|_| context.hub.keeps(topic)) {
         match &start {
             Start::Marks(marks) => {
                 resume.add(topic.clone(), partition, marks[usize::from(partition)])
@@ -448,6 +456,17 @@ impl Context {
             resume.miss(topic, GapReason::Cursor);
         }
         Some(resume)
+    }
+
+    /// Takes a topic in whose partition is away: it is not read, and the client is told so if it may have missed something.
+    fn pass_over(&self, resume: &mut Resume, topic: &Topic, start: &Start) {
+        let partition = self.hub.0.bus.partition(topic);
+        let from = match start {
+            Start::Fresh => None,
+            Start::Marks(marks) => Some(marks[usize::from(partition)]),
+            Start::Unreadable => Some(Mark::NOWHERE),
+        };
+        resume.pass_over(topic.clone(), partition, from);
     }
 
     /// A replay of all the topics of an open connection that are kept.

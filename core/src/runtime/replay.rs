@@ -1,7 +1,5 @@
 //! A connection's replay: what it missed, read as it takes it, until it is live.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use tokio::time::{sleep, timeout};
@@ -12,7 +10,7 @@ use super::routed::{Receiver, framed_or_gap};
 use super::slot::{Overflown, gap_of};
 use super::spawn::jitter;
 use crate::machines::{EpochChanged, Replay, Resume};
-use crate::{BusError, Framing, HistoryPage, Outgoing, Topic};
+use crate::{Framing, HistoryPage, Outgoing, Topic};
 
 /// A replay that is under way. One step at a time; the connection polls it.
 pub(crate) struct Replaying {
@@ -29,7 +27,24 @@ pub(crate) enum Step {
     Rested,
 }
 
-type Read = (Topic, Result<HistoryPage, Arc<BusError>>);
+type Read = (Topic, Result<HistoryPage, Unread>);
+
+/// Why a topic could not be read.
+pub(crate) enum Unread {
+    /// It is read again.
+    Failed,
+    /// Its partition is away, while others are there: a connection that waited for it would keep what it has in those waiting too.
+    Away,
+}
+
+/// The replay cannot go on: the client has to come back with its last cursor.
+pub(crate) struct ComeBack;
+
+impl From<EpochChanged> for ComeBack {
+    fn from(_: EpochChanged) -> Self {
+        Self
+    }
+}
 
 impl Replaying {
     pub(crate) fn new(resume: Resume) -> Self {
@@ -103,8 +118,8 @@ impl Replaying {
     /// Takes in how a step ended. Answers whether the connection is live.
     ///
     /// # Errors
-    /// [`EpochChanged`]: the client has to come back with its last cursor.
-    pub(crate) fn done(&mut self, step: Step) -> Result<bool, EpochChanged> {
+    /// [`ComeBack`]: the connection is to be closed.
+    pub(crate) fn done(&mut self, step: Step) -> Result<bool, ComeBack> {
         match step {
             Step::Read(reads) => {
                 if take_in(&mut self.resume, reads)? {
@@ -112,6 +127,8 @@ impl Replaying {
                 }
             }
             Step::Live(Ok(())) => return Ok(true),
+            // What waited of a topic that is not read is gone.
+            Step::Live(Err(Overflown)) if !self.resume.reads_all() => return Err(ComeBack),
             Step::Live(Err(Overflown)) => self.resume.again(),
             Step::Rested => {}
         }
@@ -138,18 +155,21 @@ async fn read(context: &Context, wants: Vec<(Topic, u64)>) -> Vec<Read> {
     let Some(kept) = &context.hub.0.kept else { return Vec::new() };
     join_all(wants.into_iter().map(|(topic, after)| async move {
         let page = kept.reader.read(&topic, after).await;
+        let away = context.hub.is_bus_up() && !context.hub.is_linked(&topic);
+        let page = page.map_err(|_| if away { Unread::Away } else { Unread::Failed });
         (topic, page)
     }))
     .await
 }
 
 /// Answers whether something could not be read.
-fn take_in(resume: &mut Resume, reads: Vec<Read>) -> Result<bool, EpochChanged> {
+fn take_in(resume: &mut Resume, reads: Vec<Read>) -> Result<bool, ComeBack> {
     let mut failed = false;
     for (topic, page) in reads {
         match page {
             Ok(page) => resume.page(&topic, page)?,
-            Err(_) => {
+            Err(Unread::Away) => return Err(ComeBack),
+            Err(Unread::Failed) => {
                 resume.failed(&topic);
                 failed = true;
             }

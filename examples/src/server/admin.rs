@@ -37,6 +37,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 async fn stats(State(app): Shared) -> Json<Value> {
     let stats = app.hub.stats();
     let count = |name| stats.connections.get(name).copied().unwrap_or(0);
+    let state = match app.hub.partitions_away().is_empty() {
+        true => "up",
+        false if app.hub.is_bus_up() => "partly away",
+        false => "away",
+    };
     Json(json!({
         "nodeId": app.hub.node_id().as_str(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -45,7 +50,7 @@ async fn stats(State(app): Shared) -> Json<Value> {
         "users": stats.users,
         "rooms": stats.rooms,
         "queuedBytes": stats.queued_bytes,
-        "bus": {"kind": app.cli.bus.split(['+', ':']).next(), "state": if app.hub.is_bus_up() { "up" } else { "away" }},
+        "bus": {"kind": app.cli.bus.split(['+', ':']).next(), "state": state},
     }))
 }
 
@@ -189,7 +194,7 @@ impl Disconnect {
 async fn metrics(State(app): Shared) -> Response {
     let gauges = Gauges {
         stats: app.hub.stats(),
-        bus_up: app.hub.is_bus_up(),
+        partitions_away: app.hub.partitions_away().len(),
         draining: app.hub.is_draining(),
         uptime: app.started.elapsed(),
         redis: app.redis.as_ref().map(RedisBus::stats),

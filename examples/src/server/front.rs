@@ -15,9 +15,25 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
         hub if hub.has_failed() => FAILED,
         hub if hub.is_draining() => "draining\n",
         hub if !hub.is_bus_up() => "the bus is away\n",
-        _ => return "ok\n".into_response(),
+        _ => return format!("ok{}\n", away(&app)).into_response(),
     };
     (StatusCode::SERVICE_UNAVAILABLE, not_ready).into_response()
+}
+
+/// The parts of the bus that are away, if any, while the others go on.
+fn away(app: &App) -> String {
+    let partitions: Vec<_> = app.hub.partitions_away().iter().map(u16::to_string).collect();
+    if partitions.is_empty() {
+        return String::new();
+    }
+    let servers = app.redis.as_ref().map(|redis| redis.stats().servers).unwrap_or_default();
+    let servers = servers.into_iter().filter(|server| server.away.is_some());
+    let servers: Vec<_> = servers.map(|server| server.address).collect();
+    let names = match servers.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", servers.join(", ")),
+    };
+    format!(", but of the bus are away: partitions {}{names}", partitions.join(", "))
 }
 
 /// Whether the process may go on; if not, its supervisor is to start it again.

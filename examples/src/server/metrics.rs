@@ -43,7 +43,7 @@ struct Latency {
 #[derive(Debug)]
 pub(crate) struct Gauges {
     pub(crate) stats: Stats,
-    pub(crate) bus_up: bool,
+    pub(crate) partitions_away: usize,
     pub(crate) draining: bool,
     pub(crate) uptime: Duration,
     pub(crate) redis: Option<RedisStats>,
@@ -158,6 +158,7 @@ impl Latency {
 
 impl Gauges {
     fn write(&self, text: &mut Text) {
+        let bus_up = f64::from(u8::from(self.partitions_away == 0));
         text.family("connections", "Connections now, by transport.", "gauge");
         for transport in ["websocket", "sse"] {
             let count = self.stats.connections.get(transport).copied().unwrap_or(0);
@@ -167,7 +168,8 @@ impl Gauges {
             ("users", "Users with a connection.", self.stats.users as f64),
             ("rooms", "Rooms with a member.", self.stats.rooms as f64),
             ("queued_bytes", "Bytes that wait for clients.", self.stats.queued_bytes as f64),
-            ("bus_up", "Whether every link to the bus is up.", f64::from(u8::from(self.bus_up))),
+            ("bus_up", "Whether every link to the bus is up.", bus_up),
+            ("bus_partitions_away", "Links to the bus that are away.", self.partitions_away as f64),
             ("draining", "Whether this node is going away.", f64::from(u8::from(self.draining))),
             ("uptime_seconds", "Since this node started.", self.uptime.as_secs() as f64),
         ] {
