@@ -128,7 +128,7 @@ fn read_url(text: &str, any_http: bool) -> Result<Uri, SourceError> {
     match url.scheme_str() {
         Some("https") => Ok(url),
         Some("http") if any_http || is_loopback(authority.host()) => Ok(url),
-        _ => Err(wrong("must be https; http goes without saying on loopback only")),
+        _ => Err(wrong("must be https, or http on loopback")),
     }
 }
 

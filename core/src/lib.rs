@@ -82,7 +82,7 @@ pub use id::{ClientId, NameError, NodeId, RoomId, TenantId, UserId};
 pub use limits::{Limits, LimitsError};
 pub use message::{Message, MessageError, MessageType, Payload};
 pub use options::{SlowPolicy, TopicOptions, TopicRules};
-pub use origin::origin_passes;
+pub use origin::{ForeignOrigin, Origin, OriginError, check_origin};
 pub use outgoing::{ErrorCode, GapReason, Outgoing};
 pub use pattern::Pattern;
 pub use publication::{

@@ -241,7 +241,7 @@ impl Session {
             "token:renew" => {
                 let renew: Renew = payload(&read).ok_or_else(|| invalid(TOKEN))?;
                 let Some(token) = Token::new(renew.token) else {
-                    let text = "an empty token is no good; the old one goes on";
+                    let text = "the token is empty; the old one stays in use";
                     return Err((ErrorCode::Forbidden, text, id));
                 };
                 Operation::Renew { token, id }

@@ -272,9 +272,11 @@ async fn no_output_shows_a_token() {
     let renewed = token_with("ada", &json!({"exp": unix_now() + 90}));
     for token in [&good, &expired, &forged, &"not-a-token-at-all".to_owned()] {
         let (bearer, cookie) = (format!("Bearer {token}"), format!("wsToken={token}"));
+        let protocols = format!("tidings.v1.json, tidings.token.{token}");
         for (query, headers) in [
             (String::new(), vec![("authorization", bearer.as_str())]),
             (String::new(), vec![("cookie", cookie.as_str())]),
+            (String::new(), vec![("sec-websocket-protocol", protocols.as_str())]),
             (format!("?room=a&token={token}"), vec![]),
             (format!("?%74oken={token}"), vec![]),
         ] {
@@ -320,6 +322,8 @@ async fn no_output_shows_a_token() {
     assert!(logged.contains("POST /events/nobody 401 "), "{logged}");
     assert!(logged.contains("websocket closed "), "{logged}");
     assert!(logged.contains("auth credentials refused: "), "{logged}");
+    let foreign = r#"origin "http://evil.example" is not of the host "#;
+    assert!(logged.contains(foreign), "{logged}");
     for token in [&good, &renewed, &expired, &forged] {
         for part in token.split('.').skip(1) {
             assert!(!logged.contains(part), "a part of a token is in the output:\n{logged}");

@@ -69,7 +69,7 @@ async fn tokens_are_checked_with_the_keys_behind_the_url() {
     assert_eq!(ada.connected["payload"]["userId"], "ada");
     // Strangers with invented keys cannot make the server flood the provider.
     for n in 0..20 {
-        assert_eq!(close_code(&server, &token(&format!("invented {n}"))).await, 1008);
+        assert_eq!(close_code(&server, &token(&format!("invented {n}"))).await, 1013);
     }
     assert_eq!(asked.load(SeqCst), 1);
 }
@@ -81,13 +81,63 @@ async fn a_provider_that_is_away_is_not_the_clients_fault() {
     assert_eq!(close_code(&server, &token("one")).await, 1013);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn http_from_any_host_is_taken_where_it_is_allowed() {
+    let (url, asked) = provider().await;
+    // The same machine under a name that is not a loopback one.
+    let url = url.replace("127.0.0.1", "0.0.0.0");
+    let server = Server::with_keys(&["--jwt-jwks", &url, "--jwt-allow-http"]);
+    Client::open(&server, &token("one")).await;
+    assert_eq!(asked.load(SeqCst), 1);
+    server.terminate();
+    assert!(server.ended().await.contains("warning: --jwt-jwks without --jwt-audience"));
+    let server =
+        Server::with_keys(&["--jwt-jwks", &url, "--jwt-allow-http", "--jwt-audience", "us"]);
+    server.terminate();
+    assert!(!server.ended().await.contains("warning"));
+}
+
+#[tokio::test]
+async fn a_secret_that_is_short_is_warned_of() {
+    for (bytes, is_warned) in [(1, true), (31, true), (32, false)] {
+        let server = Server::with_keys(&["--jwt-hs256-secret", &"x".repeat(bytes)]);
+        server.terminate();
+        let told = server.ended().await;
+        let warning = "warning: --jwt-hs256-secret has fewer than 32 bytes";
+        assert_eq!(told.contains(warning), is_warned, "{bytes}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn the_longest_token_is_what_the_flag_says() {
+    let mine = support::token("ada");
+    for (spare, is_taken) in [(0, true), (1, false)] {
+        let bytes = (mine.len() - spare).to_string();
+        let server = Server::with_flags(&["--jwt-max-bytes", &bytes]);
+        match is_taken {
+            true => drop(Client::open(&server, &mine).await),
+            false => assert_eq!(close_code(&server, &mine).await, 1008),
+        }
+    }
+}
+
 #[test]
-fn a_url_that_is_neither_https_nor_on_loopback_is_refused() {
-    let told = std::process::Command::new(env!("CARGO_BIN_EXE_tidings-server"))
-        .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-        .args(["--jwt-jwks", "http://login.example/jwks.json"])
-        .output()
-        .expect("it starts");
-    let told = String::from_utf8_lossy(&told.stderr).into_owned();
-    assert!(told.contains("--jwt-jwks") && told.contains("must be https"), "{told}");
+fn flags_that_cannot_be_meant_say_what_to_write() {
+    let keys = ["--jwt-jwks", "http://login.example/jwks.json"];
+    for (flags, told) in [
+        (&keys[..], "must be https, or http on loopback; --jwt-allow-http"),
+        (&["--jwt-jwks", "https://login.example/", "--jwt-roots", "/no/such.pem"], "/no/such.pem"),
+        (&["--jwt-roots", "/no/such.pem"], "--jwt-jwks"),
+        (&["--allow-origin", "*"], "as in https://app.example"),
+        (&["--allow-origin", "app.example"], "as in https://app.example"),
+        (&["--allow-origin", "https://app.example/"], "as in https://app.example"),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidings-server"))
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(flags)
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(told), "{flags:?}: {said}");
+    }
 }

@@ -156,6 +156,20 @@ async fn a_foreign_origin_is_refused_before_the_upgrade() {
     let head = format!("GET /events{query}");
     let answer = Server::http(server.address, &head, "Origin: http://evil.example\r\n", "").await;
     assert_eq!(answer.0, 403);
+    let image = "Sec-Fetch-Site: cross-site\r\n";
+    assert_eq!(Server::http(server.address, &head, image, "").await.0, 403);
+}
+
+#[tokio::test]
+async fn another_method_is_told_which_one_to_use() {
+    let server = Server::start(&[]);
+    for (path, allow) in [("/ws", "allow: get\r\n"), ("/events", "allow: get, options\r\n")] {
+        for method in ["HEAD", "POST", "PUT"] {
+            let head = format!("{method} {path}");
+            let (status, head, _) = Server::http_with_head(server.address, &head, "", "").await;
+            assert!(status == 405 && head.contains(allow), "{method} {path}: {head}");
+        }
+    }
 }
 
 #[tokio::test]

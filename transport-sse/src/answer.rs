@@ -4,22 +4,29 @@ use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
-use tidings_core::{CloseReason, ConnectRequest, origin_passes};
+use tidings_core::{CloseReason, ConnectRequest, ForeignOrigin, check_origin};
 
 use crate::{SseBody, SseConfig, closing_response};
 
-/// What the origin of a request is answered; `None` for one that may not connect.
-pub(crate) fn cors(request: &Request<()>, config: &SseConfig) -> Option<HeaderMap> {
+/// What the origin of a request is answered.
+///
+/// # Errors
+/// It may not connect.
+pub(crate) fn cors(request: &Request<()>, config: &SseConfig) -> Result<HeaderMap, ForeignOrigin> {
+    check_origin(request, &config.allowed_origins)?;
     let mut headers = HeaderMap::new();
-    if !origin_passes(request, &config.allowed_origins) {
-        return None;
-    }
     if let Some(origin) = request.headers().get(header::ORIGIN) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     }
-    Some(headers)
+    Ok(headers)
+}
+
+pub(crate) fn foreign(why: ForeignOrigin) -> Response<SseBody> {
+    let mut response = text(StatusCode::FORBIDDEN, "this origin may not connect\n");
+    response.extensions_mut().insert(why);
+    response
 }
 
 /// 204 with what a browser may send.

@@ -13,7 +13,7 @@ use tidings_core::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::answer::{come_later, cors, preflight, status, text, wants_envelope};
+use crate::answer::{come_later, cors, foreign, preflight, status, text, wants_envelope};
 use crate::connection::info;
 use crate::{ENVELOPE, FRAMING, Hangup, SseBody, SseConfig, SseTransport, stream_response};
 
@@ -26,7 +26,7 @@ use crate::{ENVELOPE, FRAMING, Hangup, SseBody, SseConfig, SseTransport, stream_
 /// | 200, `retry:` and the event `close` | 1012 while the node drains, 1013 when it is full or cannot decide now |
 /// | 503 with `Retry-After` | the same, for a proxy that asks with `Tidings-Refusal: status` |
 /// | 401 | credentials are missing or no good |
-/// | 403 | the `Origin` may not connect |
+/// | 403 | the `Origin` may not connect; its [`ForeignOrigin`](tidings_core::ForeignOrigin) is among the extensions |
 /// | 405 | another method |
 /// | 429 | the user has too many connections |
 ///
@@ -34,7 +34,10 @@ use crate::{ENVELOPE, FRAMING, Hangup, SseBody, SseConfig, SseTransport, stream_
 /// connect is told so in every answer (CORS).
 pub async fn serve<B>(hub: &Hub, request: Request<B>, config: &SseConfig) -> Response<SseBody> {
     let request = request.map(drop);
-    let Some(cors) = cors(&request, config) else { return foreign() };
+    let cors = match cors(&request, config) {
+        Ok(cors) => cors,
+        Err(why) => return foreign(why),
+    };
     let mut response = match *request.method() {
         Method::GET => stream(hub, &request, config).await,
         Method::OPTIONS => preflight(),
@@ -70,7 +73,10 @@ where
 {
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts, ());
-    let Some(cors) = cors(&request, config) else { return foreign() };
+    let cors = match cors(&request, config) {
+        Ok(cors) => cors,
+        Err(why) => return foreign(why),
+    };
     let mut response = match *request.method() {
         Method::POST => post(hub, client, &request, body, config).await,
         Method::OPTIONS => preflight(),
@@ -162,10 +168,6 @@ async fn hand_in(hub: &Hub, client: &str, who: &Identity, message: Bytes) -> Sta
 fn unauthorized(error: &AuthError) -> Response<SseBody> {
     let missing = matches!(error, AuthError::Missing);
     text(StatusCode::UNAUTHORIZED, if missing { "Unauthorized\n" } else { "Invalid token\n" })
-}
-
-fn foreign() -> Response<SseBody> {
-    text(StatusCode::FORBIDDEN, "this origin may not connect\n")
 }
 
 fn not_allowed(allow: &'static str) -> Response<SseBody> {

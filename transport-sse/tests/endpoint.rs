@@ -11,7 +11,8 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use tidings_bus_memory::MemoryBus;
 use tidings_core::testing::hub_laws::scene::until;
 use tidings_core::{
-    AllowAll, AuthError, Authenticator, CloseReason, ConnectRequest, Hub, Identity, Limits, UserId,
+    AllowAll, AuthError, Authenticator, CloseReason, ConnectRequest, ForeignOrigin, Hub, Identity,
+    Limits, UserId,
 };
 use tidings_transport_sse::{Hangup, SseBody, SseConfig, serve, submit};
 use tokio::time::timeout;
@@ -51,7 +52,7 @@ async fn ask(hub: &Hub, request: http::request::Builder) -> Response<SseBody> {
 
 fn config() -> SseConfig {
     let mut config = SseConfig::default();
-    config.allowed_origins.push("https://page.example".into());
+    config.allowed_origins.push("https://page.example".parse().expect("an origin"));
     config
 }
 
@@ -242,6 +243,11 @@ async fn origins_are_told_in_every_answer_that_they_may_connect() {
     let no_browser = ask(&hub, get("ada")).await;
     assert!(!no_browser.headers().contains_key("access-control-allow-origin"));
 
+    for (site, status) in [("same-origin", 200), ("cross-site", 403), ("same-site", 403)] {
+        let image = ask(&hub, get("bob").header("sec-fetch-site", site)).await;
+        assert_eq!(image.status(), status, "{site}");
+        assert_eq!(image.extensions().get::<ForeignOrigin>().is_some(), status == 403);
+    }
     for method in ["GET", "OPTIONS"] {
         let foreign = get("ada").method(method).header("origin", "https://evil.example");
         let answer = ask(&hub, foreign).await;

@@ -1,17 +1,19 @@
 //! What can be set.
 
+use tidings_core::Origin;
+
 /// What the opening handshake lets through.
 ///
 /// ```
 /// let mut config = tidings_transport_ws::WsConfig::default();
-/// config.allowed_origins.push("https://app.example".into());
+/// config.allowed_origins.push("https://app.example".parse()?);
+/// # Ok::<_, tidings_core::OriginError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WsConfig {
-    /// Origins whose pages may connect besides those of the same host, each as a browser writes
-    /// it: `https://app.example`, with the port where it is not the scheme's own. Empty by default.
-    pub allowed_origins: Vec<String>,
+    /// Origins whose pages may connect besides those of the same host. Empty by default.
+    pub allowed_origins: Vec<Origin>,
     /// The cookie that may hold the token; `wsToken`.
     pub cookie: String,
 }

@@ -6,19 +6,19 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
-use tidings_core::origin_passes;
+use tidings_core::check_origin;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::WsConfig;
 
-/// The subprotocol: JSON in text frames. A client that offers none gets it unnamed.
+/// The subprotocol: JSON in text frames. A client that offers none gets it unnamed. A browser that offers its token as
+/// `tidings.token.<token>` must offer this beside it, since it ends a connection for which none of its offers is chosen.
 pub const SUBPROTOCOL: &str = "tidings.v1.json";
 
 /// Answers the opening handshake: 101 and what [`upgraded`](crate::upgraded) waits for, or a refusal.
 ///
-/// A request without `Origin` passes, for it comes from no browser. One with it passes when the
-/// origin has the request's own host or is among [`WsConfig::allowed_origins`]; else a page of
-/// anyone could connect with the user's cookies.
+/// Which pages may connect is told by [`check_origin`] with [`WsConfig::allowed_origins`]; the
+/// [`ForeignOrigin`](tidings_core::ForeignOrigin) of a refusal is among its extensions, for a log.
 ///
 /// # Errors
 /// The refusal to send: 403 for the origin, 405 and 505 for method and version of HTTP, 426 where
@@ -28,7 +28,12 @@ pub fn accept<B>(
     request: &mut Request<B>,
     config: &WsConfig,
 ) -> Result<(Response<()>, OnUpgrade), Response<String>> {
-    check(request, config).map_err(Refusal::into_response)?;
+    check(request).map_err(Refusal::into_response)?;
+    if let Err(foreign) = check_origin(request, &config.allowed_origins) {
+        let mut response = FOREIGN.into_response();
+        response.extensions_mut().insert(foreign);
+        return Err(response);
+    }
     let key = key(request.headers()).map_err(Refusal::into_response)?;
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -43,7 +48,7 @@ pub fn accept<B>(
     Ok((response, hyper::upgrade::on(request)))
 }
 
-fn check<B>(request: &Request<B>, config: &WsConfig) -> Result<(), Refusal> {
+fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     if request.method() != Method::GET {
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket begins with GET");
@@ -61,9 +66,6 @@ fn check<B>(request: &Request<B>, config: &WsConfig) -> Result<(), Refusal> {
     if only(headers, &SEC_WEBSOCKET_VERSION) != Some(b"13") {
         let refusal = Refusal::new(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
         return Err(refusal.with(ASK_FOR_UPGRADE));
-    }
-    if !origin_passes(request, &config.allowed_origins) {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin may not connect"));
     }
     Ok(())
 }
@@ -119,6 +121,7 @@ impl Refusal {
     }
 }
 
+const FOREIGN: Refusal = Refusal::new(StatusCode::FORBIDDEN, "this origin may not connect");
 const BAD_KEY: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, "`Sec-WebSocket-Key` is not the base64 of 16 bytes");
 const ASK_FOR_UPGRADE: &[(HeaderName, &str)] =

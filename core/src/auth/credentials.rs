@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
-use http::{Extensions, HeaderMap, Uri, header};
+use http::{Extensions, HeaderMap, HeaderName, Uri, header};
 
 /// A request to connect, as an authenticator sees it. Its `Debug` shows no credentials.
 #[derive(Clone, Default)]
@@ -19,7 +19,11 @@ pub struct ConnectRequest {
     /// Where the request came from, when whoever accepted its connection says so: [`read`](Self::read) takes a
     /// [`SocketAddr`] among the request's extensions. Behind a proxy it is the proxy's.
     pub peer: Option<SocketAddr>,
-    /// The first token found: `Authorization: Bearer`, then the cookie, then `?token=`.
+    /// The first token found, what a page says before what its browser adds: `Authorization: Bearer`, the
+    /// WebSocket subprotocol `tidings.token.<token>`, `?token=`, the cookie.
+    ///
+    /// An empty one counts as none, and so does an `Authorization` of another scheme. The first that is there is the
+    /// only one: when it is no good, those after it are not tried.
     pub token: Option<Token>,
 }
 
@@ -94,34 +98,51 @@ fn redact_parameter(parameter: &str) -> Cow<'_, str> {
 }
 
 fn find_token(headers: &HeaderMap, uri: &Uri, cookie: &str) -> Option<Token> {
-    bearer(headers).or_else(|| from_cookie(headers, cookie)).or_else(|| {
-        let values = parameters(uri).filter(|(name, _)| name == "token");
-        values.map(|(_, value)| value.into_owned()).find_map(Token::new)
-    })
+    let query = || parameters(uri).filter(|(name, _)| name == "token");
+    bearer(headers)
+        .or_else(|| subprotocol(headers))
+        .or_else(|| query().find_map(|(_, value)| Token::new(value)))
+        .or_else(|| from_cookie(headers, cookie))
 }
 
 /// RFC 6750, section 2.1; the scheme's name is case-insensitive (RFC 9110, section 11.1).
 fn bearer(headers: &HeaderMap) -> Option<Token> {
-    headers.get_all(header::AUTHORIZATION).iter().find_map(|value| {
-        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    texts(headers, &header::AUTHORIZATION).find_map(|value| {
+        let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| Token::new(token.trim())).flatten()
+    })
+}
+
+/// What a page offers by `new WebSocket(url, ["tidings.v1.json", "tidings.token." + token])`.
+fn subprotocol(headers: &HeaderMap) -> Option<Token> {
+    texts(headers, &header::SEC_WEBSOCKET_PROTOCOL).find_map(|offers| {
+        offers.split(',').find_map(|offer| Token::new(offer.trim().strip_prefix(TOKEN_PROTOCOL)?))
     })
 }
 
 /// RFC 6265, section 4.2.1: pairs divided by semicolons, values perhaps in quotes.
 fn from_cookie(headers: &HeaderMap, cookie: &str) -> Option<Token> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
-    pairs.find_map(|(name, value)| {
-        let value = value.trim();
-        let bare = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
-        (name.trim() == cookie).then(|| Token::new(bare)).flatten()
+    texts(headers, &header::COOKIE).find_map(|line| {
+        line.split(';').filter_map(|pair| pair.split_once('=')).find_map(|(name, value)| {
+            let value = value.trim();
+            let bare = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+            (name.trim() == cookie).then(|| Token::new(bare)).flatten()
+        })
     })
+}
+
+/// The lines of a header. One with bytes that are no text is there all the same: it must not hide a token beside them,
+/// nor give way to the next credential.
+fn texts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Cow<'a, str>> {
+    headers.get_all(name).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
 fn parameters(uri: &Uri) -> form_urlencoded::Parse<'_> {
     form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
 }
+
+/// What a subprotocol begins with that is a token. It is never the one that is chosen.
+const TOKEN_PROTOCOL: &str = "tidings.token.";
 
 #[cfg(test)]
 mod tests {
@@ -132,25 +153,75 @@ mod tests {
         ConnectRequest::read(&request, "wsToken").token.map(|t| t.expose().to_owned())
     }
 
-    #[test]
-    fn the_first_token_wins_header_then_cookie_then_query() {
-        let all = token(|r| {
-            r.uri("/ws?token=query")
-                .header("cookie", "wsToken=cookie")
-                .header("authorization", "Bearer header")
-        });
-        assert_eq!(all.as_deref(), Some("header"));
-        let two = token(|r| r.uri("/ws?token=query").header("cookie", "a=b; wsToken=\"cookie\""));
-        assert_eq!(two.as_deref(), Some("cookie"));
-        let one = token(|r| r.uri("/ws?x=1&token=a%2Bb").header("authorization", "Basic abc"));
-        assert_eq!(one.as_deref(), Some("a+b"));
+    /// Each place where a token may be, in the order in which they count.
+    const PLACES: [(&str, &str); 4] = [
+        ("authorization", "Bearer header"),
+        ("sec-websocket-protocol", "tidings.v1.json, tidings.token.protocol"),
+        ("query", "token=query"),
+        ("cookie", "a=b; wsToken=\"cookie\""),
+    ];
+
+    fn found(places: &[(&str, &str)]) -> Option<String> {
+        token(|mut request| {
+            for (name, value) in places {
+                request = match *name {
+                    "query" => request.uri(format!("/ws?x=1&{value}")),
+                    name => request.header(name, *value),
+                };
+            }
+            request
+        })
     }
 
     #[test]
-    fn an_empty_token_is_none() {
-        assert_eq!(token(|r| r.uri("/ws?token=").header("authorization", "Bearer  ")), None);
-        assert_eq!(token(|r| r.uri("/ws").header("cookie", "wsToken=; other=x")), None);
-        assert_eq!(token(|r| r.uri("/ws").header("cookie", "xwsToken=y")), None);
+    fn what_a_page_says_goes_before_what_its_browser_adds() {
+        for (place, first) in ["header", "protocol", "query", "cookie"].iter().enumerate() {
+            assert_eq!(found(&PLACES[place..]).as_deref(), Some(*first));
+        }
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&[("query", "token=a%2Bb")]).as_deref(), Some("a+b"));
+        let two_lines =
+            [("sec-websocket-protocol", "chat"), ("sec-websocket-protocol", "tidings.token.a.b.c")];
+        assert_eq!(found(&two_lines).as_deref(), Some("a.b.c"));
+    }
+
+    #[test]
+    fn what_is_empty_or_of_another_kind_is_no_token() {
+        let none = [
+            ("authorization", "Basic YTpi"),
+            ("authorization", "Bearer"),
+            ("authorization", "Bearer  "),
+            ("authorization", "Bearerheader x"),
+            ("sec-websocket-protocol", "tidings.v1.json"),
+            ("sec-websocket-protocol", "tidings.token., tidings.tokenx, xtidings.token.x"),
+            ("query", "token=&mytoken=x"),
+            ("cookie", "wsToken=; other=x; xwsToken=y"),
+        ];
+        for one in none {
+            assert_eq!(found(&[one]), None, "{one:?}");
+            // The next place is looked at.
+            let after = PLACES.iter().filter(|(place, _)| *place == "cookie" && one.0 != "cookie");
+            let both: Vec<_> = std::iter::once(one).chain(after.copied()).collect();
+            assert_eq!(found(&both).is_some(), both.len() == 2, "{one:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_and_no_good_hides_what_comes_after_it() {
+        for (name, value) in [
+            ("authorization", "bearer two words"),
+            ("authorization", "Bearer \u{e4}"),
+            ("sec-websocket-protocol", "tidings.token.no/good="),
+            ("query", "token=%ff"),
+        ] {
+            let first = found(&[(name, value), PLACES[3]]).expect("a token");
+            assert_ne!(first, "cookie", "{value}");
+        }
+        // Another application's cookie hides nothing.
+        assert_eq!(
+            found(&[("cookie", "name=J\u{e4}n; wsToken=cookie")]).as_deref(),
+            Some("cookie")
+        );
     }
 
     #[test]
@@ -166,6 +237,7 @@ mod tests {
     fn a_token_is_shown_in_no_log() {
         let request = http::Request::builder()
             .uri("/ws?room=a&token=SECRET&%74oken=SECRET")
+            .header("sec-websocket-protocol", "tidings.v1.json, tidings.token.SECRET")
             .body(())
             .expect("a request");
         let request = ConnectRequest::read(&request, "wsToken");

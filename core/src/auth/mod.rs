@@ -24,9 +24,10 @@ pub trait Authenticator: Debug + Send + Sync + 'static {
     /// # Behavior
     /// - The same request gets the same answer while nothing outside has changed.
     /// - Hostile input, of whatever length, gets [`AuthError::Refused`] or [`AuthError::Missing`] soon, never a panic.
+    /// - What may be good, but cannot be told now, is [`AuthError::Unavailable`]: a refused client does not come back.
     /// - Only the credentials decide: no other header or parameter makes a client another.
-    /// - A token means the same in the header, in the cookie and in the query.
-    /// - Neither `Debug` nor an error shows a secret.
+    /// - A token means the same in the header, as a subprotocol, in the query and in the cookie.
+    /// - Neither `Debug` nor an error shows a secret, nor text of a token as it is: errors end in logs.
     ///
     /// # Errors
     /// [`AuthError`] says what the client is told.

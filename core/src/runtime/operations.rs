@@ -388,10 +388,18 @@ pub(crate) async fn renew(context: Context, token: Token, id: Option<Correlation
         Err(crate::AuthError::Unavailable(_)) => {
             return failed(ErrorCode::Unavailable, "the token cannot be checked now");
         }
-        Err(_) => return failed(ErrorCode::Forbidden, "the token is no good; the old one goes on"),
+        Err(_) => {
+            return failed(
+                ErrorCode::Forbidden,
+                "the token is not valid; the old one stays in use",
+            );
+        }
     };
     if (&identity.tenant, &identity.user) != (&context.identity.tenant, &context.identity.user) {
-        return failed(ErrorCode::Forbidden, "the token is another user's; the old one goes on");
+        return failed(
+            ErrorCode::Forbidden,
+            "the token is of another user or tenant; the old one stays in use",
+        );
     }
     let (key, mut left) = (context.key, Vec::new());
     let rooms =

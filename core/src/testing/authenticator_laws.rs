@@ -127,7 +127,7 @@ pub async fn a_changed_token_is_nobodys<F: AuthenticatorFixture>() {
     }
 }
 
-/// By header, by cookie, by query: the same token is the same identity.
+/// By header, as a subprotocol, by query, by cookie: the same token is the same identity.
 pub async fn a_token_means_the_same_wherever_it_is<F: AuthenticatorFixture>() {
     let fixture = F::start().await;
     let authenticator = fixture.authenticator();
@@ -137,6 +137,7 @@ pub async fn a_token_means_the_same_wherever_it_is<F: AuthenticatorFixture>() {
         for request in [
             Request::builder().header("authorization", format!("Bearer {token}")),
             Request::builder().header("cookie", format!("theme=dark; {COOKIE}={token}")),
+            Request::builder().header("sec-websocket-protocol", format!("tidings.token.{token}")),
             Request::builder().uri(format!("/ws?room=a&token={encoded}")),
         ] {
             assert_eq!(known(&authenticator, &read(request)).await, who);

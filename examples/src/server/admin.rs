@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tidings_bus_redis::RedisBus;
 use tidings_core::json::Object;
-use tidings_core::{CloseReason, NameError, Page, TenantId, Topic, UserId, origin_passes};
+use tidings_core::{CloseReason, NameError, Page, TenantId, Topic, UserId, check_origin};
 
 use crate::app::App;
 use crate::metrics::Gauges;
@@ -147,7 +147,7 @@ struct Disconnect {
 
 async fn disconnect(State(app): Shared, request: Request) -> Response {
     // A page of anyone could post here from an administrator's browser.
-    if !origin_passes(&request, &[]) {
+    if check_origin(&request, &[]).is_err() {
         return refusal(StatusCode::FORBIDDEN, "this origin may not disconnect anybody");
     }
     let deadline = app.hub.limits().handshake_deadline;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use tidings_core::{Limits, Pattern, Retention, TopicOptions, TopicRules};
+use tidings_core::{Limits, Origin, Pattern, Retention, TopicOptions, TopicRules};
 
 /// Pushes events to rooms and users over WebSocket and Server-Sent Events.
 // It holds secrets, so it has no `Debug`.
@@ -24,18 +24,27 @@ pub(crate) struct Cli {
     /// token names an unknown key, and from time to time.
     #[arg(long, env = "TIDINGS_JWT_JWKS", conflicts_with = "jwt_hs256_secret")]
     pub(crate) jwt_jwks: Option<String>,
+    /// A PEM of root certificates: for the URL of the JWK Set they are trusted instead of the public ones.
+    #[arg(long, env = "TIDINGS_JWT_ROOTS", requires = "jwt_jwks")]
+    pub(crate) jwt_roots: Option<std::path::PathBuf>,
+    /// The URL of the JWK Set may be http on any host, on a network where nobody can change what it carries.
+    #[arg(long, env = "TIDINGS_JWT_ALLOW_HTTP", conflicts_with = "jwt_roots")]
+    pub(crate) jwt_allow_http: bool,
     /// Who must have issued tokens.
     #[arg(long, env = "TIDINGS_JWT_ISSUER")]
     pub(crate) jwt_issuer: Option<String>,
     /// For whom tokens must be.
     #[arg(long, env = "TIDINGS_JWT_AUDIENCE")]
     pub(crate) jwt_audience: Option<String>,
+    /// Longest token that is looked at, in bytes.
+    #[arg(long, env = "TIDINGS_JWT_MAX_BYTES", default_value_t = 8192)]
+    pub(crate) jwt_max_bytes: usize,
     /// The key of `POST /publish`.
     #[arg(long, env = "TIDINGS_PUBLISH_KEY", hide_env_values = true)]
     pub(crate) publish_key: Option<String>,
-    /// An origin that may connect besides the server's own; may be repeated.
+    /// An origin that may connect besides the server's own, as `https://app.example`; may be repeated.
     #[arg(long, env = "TIDINGS_ALLOW_ORIGIN", value_delimiter = ',')]
-    pub(crate) allow_origin: Vec<String>,
+    pub(crate) allow_origin: Vec<Origin>,
     /// The cookie that may hold the token.
     #[arg(long, env = "TIDINGS_COOKIE", default_value = "wsToken")]
     pub(crate) cookie: String,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
-use tidings_core::{Event, Observer, redact_query};
+use tidings_core::{Event, ForeignOrigin, Observer, redact_query};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
@@ -37,6 +37,9 @@ pub(crate) async fn line(request: Request, next: Next) -> Response {
     let (method, target) = (request.method().clone(), redact_query(&request.uri().to_string()));
     let begun = Instant::now();
     let response = next.run(request).await;
-    eprintln!("{method} {target} {} {}ms", response.status().as_u16(), begun.elapsed().as_millis());
+    let foreign = response.extensions().get::<ForeignOrigin>();
+    let why = foreign.map(|why| format!(" {why}")).unwrap_or_default();
+    let status = response.status().as_u16();
+    eprintln!("{method} {target} {status} {}ms{why}", begun.elapsed().as_millis());
     response
 }

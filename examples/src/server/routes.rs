@@ -19,7 +19,7 @@ type Shared = State<Arc<App>>;
 /// All that clients and publishers see.
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/ws", get(websocket))
+        .route("/ws", any(websocket))
         .route("/events", any(events))
         .route("/events/{client}", any(submit))
         .route("/publish", post(crate::publish::publish))

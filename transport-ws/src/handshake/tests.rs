@@ -1,4 +1,5 @@
 use http::header::ORIGIN;
+use tidings_core::ForeignOrigin;
 
 use super::*;
 
@@ -123,16 +124,31 @@ fn an_origin_passes_with_the_same_host_or_by_the_list() {
     assert_eq!(status(request(&[("origin", "https://"), ("host", "")])), 403);
 
     let mut config = WsConfig::default();
-    config.allowed_origins.push("https://other.example".into());
+    config.allowed_origins.push("https://other.example".parse().expect("an origin"));
     let passes = |origin| accept(&mut request(&[("origin", origin)]), &config).is_ok();
     assert!(passes("https://other.example"));
     assert!(passes("https://app.example"));
+    assert!(passes("https://other.example:443"));
     assert!(!passes("http://other.example"));
     assert!(!passes("https://other.example:8443"));
 
     let mut twice = request(&[("origin", "https://app.example")]);
     twice.headers_mut().append(ORIGIN, HeaderValue::from_static("https://evil.example"));
     assert_eq!(status(twice), 403);
+}
+
+#[test]
+fn a_refused_origin_is_told_to_the_log_and_not_to_the_client() {
+    let foreign = &mut request(&[("origin", "https://evil.example")]);
+    let refusal = accept(foreign, &WsConfig::default()).expect_err("foreign");
+    assert_eq!(
+        (refusal.status().as_u16(), &**refusal.body()),
+        (403, "this origin may not connect")
+    );
+    let told = refusal.extensions().get::<ForeignOrigin>().expect("a reason").to_string();
+    assert!(told.contains("evil.example") && told.contains("app.example"), "{told}");
+    assert_eq!(status(request(&[("sec-fetch-site", "cross-site")])), 403);
+    assert_eq!(status(request(&[("sec-fetch-site", "same-origin")])), 101);
 }
 
 #[test]
@@ -150,6 +166,11 @@ fn the_subprotocol_is_named_when_it_is_offered() {
     assert_eq!(chosen(&["tidings.v2.json, chat"]), None);
     assert_eq!(chosen(&["tidings.v1.msgpack"]), None);
     assert_eq!(chosen(&["tidings.v1.msgpack, tidings.v1.json"]).expect("one"), SUBPROTOCOL);
+    // A token is never chosen, whatever it says.
+    assert_eq!(chosen(&["tidings.token.a.b.c"]), None);
+    assert_eq!(chosen(&["tidings.token.tidings.v1.json"]), None);
+    let beside = "tidings.token.a.b.c, tidings.v1.json";
+    assert_eq!(chosen(&[beside]).expect("one"), SUBPROTOCOL);
     assert_eq!(chosen(&["chat,tidings.v1.json"]).expect("one"), SUBPROTOCOL);
     assert_eq!(chosen(&["chat", "tidings.v1.json"]).expect("one"), SUBPROTOCOL);
 }
