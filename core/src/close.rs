@@ -46,6 +46,8 @@ reasons! {
     INTERNAL = 1011, "internal error";
     /// The peer answered no heartbeat. The client, if it lives, comes back with backoff.
     NO_SIGN_OF_LIFE = 1011, "no sign of life";
+    /// A message did not come whole within `message_deadline`. The client comes back with backoff.
+    UNFINISHED = 1011, "unfinished message";
     /// This node goes away. The client comes back when it was told.
     RESTART = 1012, "restart";
     /// The node is full or the bus is away. The client comes back with backoff.
@@ -79,6 +81,12 @@ impl CloseReason {
     pub fn with_reconnect_after(mut self, delay: Duration) -> Self {
         self.reconnect_after = Some(delay);
         self
+    }
+
+    /// What a peer is told that ends the connection itself: its own code, which is 1005 when it gave none (RFC 6455,
+    /// section 5.5.1).
+    pub fn of_peer(code: u16) -> Self {
+        Self { code, reason: Cow::Borrowed(""), reconnect_after: None }
     }
 
     /// What a read that failed tells the peer; `None` when there is no one left to tell.

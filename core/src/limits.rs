@@ -11,6 +11,9 @@ pub struct Limits {
     /// WebSocket is closed with 1009, a POST gets 413, a publication `too_large`. An unfinished
     /// message costs as much memory.
     pub message_bytes: usize,
+    /// Longest time from the first bytes of a client's message to its last; 60 s. Beyond it a WebSocket is closed with
+    /// 1011, a POST gets 408. Until then its bytes are a sign of life, however slowly they come.
+    pub message_deadline: Duration,
     /// Most bytes that wait for one client; 1 MiB. Beyond it the client is closed with 4008. Costs
     /// that much for a client that stopped reading, less what it shares with others.
     pub outbox_bytes: usize,
@@ -30,6 +33,7 @@ pub struct Limits {
     /// Time between two heartbeats; 30 s. A client without a sign of life by the next one is cut.
     pub heartbeat: Duration,
     /// Messages per second that a client may send in the long run; 100. Beyond it `rate_limited`, at the fourth within 10 s 4029.
+    /// Beside them as many frames may come that are no messages: pings, pongs, empty fragments.
     pub message_rate: u32,
     /// Messages that a client may send at once; 200. Counts only together with `message_rate`.
     pub message_burst: u32,
@@ -58,6 +62,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_bytes: 64 * 1024,
+            message_deadline: Duration::from_secs(60),
             outbox_bytes: 1024 * 1024,
             write_deadline: Duration::from_secs(10),
             handshake_deadline: Duration::from_secs(10),
@@ -86,6 +91,7 @@ impl Limits {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), LimitsError> {
         match name {
             "message_bytes" => self.message_bytes = size(name, value)?,
+            "message_deadline" => self.message_deadline = seconds(name, value)?,
             "outbox_bytes" => self.outbox_bytes = size(name, value)?,
             "write_deadline" => self.write_deadline = seconds(name, value)?,
             "handshake_deadline" => self.handshake_deadline = seconds(name, value)?,

@@ -32,6 +32,8 @@ pub enum Input {
     Message(Bytes),
     /// A client message came by another request, which is told the verdict instead of some errors.
     Submitted(Bytes),
+    /// A frame came that is no message: a ping, a pong, an empty fragment.
+    Frame,
     /// The operation under way ended.
     Finished(Outcome),
     /// Time went by.
@@ -43,6 +45,7 @@ impl fmt::Debug for Input {
         match self {
             Self::Message(bytes) => write!(f, "Message({} bytes)", bytes.len()),
             Self::Submitted(bytes) => write!(f, "Submitted({} bytes)", bytes.len()),
+            Self::Frame => f.write_str("Frame"),
             Self::Finished(outcome) => f.debug_tuple("Finished").field(outcome).finish(),
             Self::Tick => f.write_str("Tick"),
         }
@@ -127,6 +130,8 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Session {
     bucket: Bucket,
+    /// For frames that are no messages, so that these take nothing away from messages.
+    frames: Bucket,
     /// When the last `rate_limited` answers were given, oldest first.
     refusals: VecDeque<Duration>,
     refused: u32,
@@ -145,8 +150,10 @@ struct Expiry {
 impl Session {
     /// A connection that begins now with a token that is good until `expires_at`, in seconds since 1970.
     pub fn new(now: Now, limits: &Limits, expires_at: Option<u64>) -> Self {
+        let bucket = || Bucket::new(now.monotonic, limits.message_rate, limits.message_burst);
         let mut session = Self {
-            bucket: Bucket::new(now.monotonic, limits.message_rate, limits.message_burst),
+            bucket: bucket(),
+            frames: bucket(),
             refusals: VecDeque::new(),
             refused: 0,
             expiry: None,
@@ -162,6 +169,8 @@ impl Session {
         match input {
             Input::Message(text) => self.message(now, &text, false, effects),
             Input::Submitted(text) => self.message(now, &text, true, effects),
+            Input::Frame if self.frames.take(now.monotonic) => {}
+            Input::Frame => self.refuse(now, None, false, effects),
             Input::Finished(outcome) => self.finished(now, outcome, effects),
             Input::Tick => {}
         }
@@ -180,7 +189,7 @@ impl Session {
         self.busy
     }
 
-    /// How many messages were answered `rate_limited` so far.
+    /// How many messages and frames were answered `rate_limited` so far.
     pub fn refused(&self) -> u32 {
         self.refused
     }

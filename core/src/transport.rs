@@ -27,7 +27,7 @@ pub trait Transport: Send + 'static {
 
 /// The half of a connection that reads.
 pub trait FrameReader: Send + 'static {
-    /// The next frame; `None` once the peer has ended the connection in order.
+    /// The next frame; `None` once nothing more comes: after [`Frame::Close`] in order, else the connection is lost.
     ///
     /// # Behavior
     /// - Cancel-safe: dropping the future loses nothing.
@@ -77,10 +77,15 @@ pub enum Frame {
     Message(Bytes),
     /// One client message that came by another request, which waits for the verdict.
     Submitted(Bytes, VerdictSender),
-    /// The transport's own protocol wants these bytes written back, in their turn (a pong).
+    /// The transport's own protocol wants these bytes written back, in their turn (a pong). So many may come as
+    /// messages, by `message_rate`.
     Respond(Bytes),
-    /// A sign of life without content.
+    /// A sign of life without content; as many may come.
     Alive,
+    /// Bytes of a message that is not whole yet: a sign of life, until `message_deadline` is over.
+    Part,
+    /// The peer ends the connection in order, with this code; 1005 when it gave none (RFC 6455, section 7.4.1).
+    Close(u16),
 }
 
 impl fmt::Debug for Frame {
@@ -90,6 +95,8 @@ impl fmt::Debug for Frame {
             Self::Submitted(bytes, _) => write!(f, "Submitted({} bytes)", bytes.len()),
             Self::Respond(bytes) => write!(f, "Respond({} bytes)", bytes.len()),
             Self::Alive => f.write_str("Alive"),
+            Self::Part => f.write_str("Part"),
+            Self::Close(code) => write!(f, "Close({code})"),
         }
     }
 }

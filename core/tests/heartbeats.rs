@@ -161,6 +161,70 @@ async fn a_client_that_died_during_a_slow_handler_is_cut_after_it() {
     assert_eq!(closed(&seen), Some(CloseReason::NO_SIGN_OF_LIFE));
 }
 
+/// A message comes in parts, each just before the heartbeat is missed; the last one after this time.
+async fn in_parts(lasts: Duration) -> Option<CloseReason> {
+    let hub = hub().await;
+    let (seen, say) = connect(&hub, false).await;
+    let start = Instant::now();
+    while start.elapsed() < lasts {
+        assert!(say.send(Frame::Part).is_ok() || closed(&seen).is_some());
+        sleep(HEARTBEAT / 2).await;
+    }
+    let _ = say.send(Frame::Part);
+    sleep(Duration::from_millis(1)).await;
+    closed(&seen)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_under_way_is_a_sign_of_life_until_its_deadline() {
+    let deadline = Limits::default().message_deadline;
+    assert_eq!(in_parts(deadline).await, None);
+    assert_eq!(in_parts(deadline + HEARTBEAT / 2).await, Some(CloseReason::UNFINISHED));
+    // Each message has its own time.
+    let hub = hub().await;
+    let (seen, say) = connect(&hub, false).await;
+    for _ in 0..5 {
+        for _ in 0..3 {
+            assert!(say.send(Frame::Part).is_ok());
+            sleep(HEARTBEAT / 2).await;
+        }
+        assert!(say.send(Frame::Message("{\"type\":\"ping\"}".into())).is_ok());
+    }
+    assert_eq!(closed(&seen), None);
+    // One that stops in the middle is silent.
+    assert!(say.send(Frame::Part).is_ok());
+    sleep(HEARTBEAT * 3).await;
+    assert_eq!(closed(&seen), Some(CloseReason::NO_SIGN_OF_LIFE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_are_no_messages_have_the_rate_of_messages() {
+    let hub = hub().await;
+    let limits = Limits::default();
+    for frame in [|| Frame::Alive, || Frame::Respond(Bytes::from_static(b"pong"))] {
+        let (seen, say) = connect(&hub, true).await;
+        // As many as messages, at once and in the long run, and messages besides.
+        for _ in 0..limits.message_burst {
+            assert!(say.send(frame()).is_ok());
+        }
+        for _ in 0..100 {
+            sleep(Duration::from_secs(1)).await;
+            for _ in 0..limits.message_rate - 1 {
+                assert!(say.send(frame()).is_ok());
+                assert!(say.send(Frame::Message("{\"type\":\"ping\"}".into())).is_ok());
+            }
+        }
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!((closed(&seen), text(&seen).contains("rate_limited")), (None, false));
+        for _ in 0..limits.message_burst + 4 {
+            let _ = say.send(frame());
+        }
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(closed(&seen), Some(CloseReason::RATE_LIMITED));
+        assert_eq!(text(&seen).matches("rate_limited").count(), 4);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_came_together_is_pinged_each_heartbeat_and_not_together() {
     let hub = hub().await;

@@ -140,7 +140,7 @@ async fn a_head_without_end_is_cut() {
 
 #[tokio::test]
 async fn a_body_without_end_is_answered_by_408() {
-    let server = Server::start(&["handshake_deadline=0.5"]);
+    let server = Server::start(&["handshake_deadline=0.5", "message_deadline=0.5"]);
     let bearer = format!("Authorization: Bearer {}\r\n", token("mallory"));
     for (address, head) in [
         (server.address, format!("POST /events/{:032x} HTTP/1.1\r\n{bearer}", 1)),

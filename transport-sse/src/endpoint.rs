@@ -57,7 +57,7 @@ pub async fn serve<B>(hub: &Hub, request: Request<B>, config: &SseConfig) -> Res
 /// | 401, 403 | credentials are missing or no good; the `Origin` may not connect, or the stream is another user's |
 /// | 404 | no node has such a stream, or another tenant's |
 /// | 405 | another method |
-/// | 408 | the body did not come within `handshake_deadline` |
+/// | 408 | the body did not come within `message_deadline` |
 /// | 413 | it is longer than `message_bytes` |
 /// | 429 | the client sends too many messages |
 /// | 503 | it cannot be decided now; the message may have been taken |
@@ -141,7 +141,7 @@ where
     };
     let limits = hub.limits();
     let body = Limited::new(body, limits.message_bytes).collect();
-    let message = match timeout(limits.handshake_deadline, body).await {
+    let message = match timeout(limits.message_deadline, body).await {
         Ok(Ok(message)) => message.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             return status(StatusCode::PAYLOAD_TOO_LARGE);

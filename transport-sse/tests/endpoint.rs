@@ -135,7 +135,7 @@ async fn what_a_client_posts_is_answered_on_its_stream() {
 
 #[tokio::test]
 async fn a_body_that_breaks_off_or_does_not_come_is_not_waited_for() {
-    let hub = hub(|limits| limits.handshake_deadline = Duration::from_millis(50)).await;
+    let hub = hub(|limits| limits.message_deadline = Duration::from_millis(50)).await;
     let request = || Request::post("/events/x?token=ada");
     let never = StreamBody::new(Never).boxed();
     let answer = submit(&hub, "x", request().body(never).expect("a request"), &config()).await;

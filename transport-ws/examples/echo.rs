@@ -55,12 +55,13 @@ async fn echo(transport: impl Transport) -> io::Result<()> {
         match reader.next().await {
             Some(Ok(Frame::Message(text))) => send(&mut writer, text_frame(&text)).await?,
             Some(Ok(Frame::Respond(pong))) => send(&mut writer, pong).await?,
+            Some(Ok(Frame::Close(code))) => break CloseReason::of_peer(code),
             Some(Ok(_)) => {}
             Some(Err(error)) => match CloseReason::of_read_error(&error) {
                 Some(reason) => break reason,
                 None => return Ok(()),
             },
-            None => break CloseReason::NORMAL,
+            None => return Ok(()),
         }
     };
     writer.close(&reason).await;

@@ -9,7 +9,7 @@ use tidings_core::{Frame, ReadError};
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::framing::{MAX_CONTROL_BYTES, pong_frame};
+use crate::framing::{MAX_CONTROL_BYTES, NO_CODE, pong_frame};
 
 /// Decodes what one client sends.
 ///
@@ -92,6 +92,11 @@ impl Decoder {
         self.closed
     }
 
+    /// Whether a frame or a message has begun and is not whole.
+    pub(crate) fn is_within(&self) -> bool {
+        self.head_len > 0 || self.fragmented || matches!(self.state, State::Payload(_))
+    }
+
     fn run(
         &mut self,
         bytes: &mut &[u8],
@@ -112,15 +117,16 @@ impl Decoder {
                     let is_data = expected.kind == Kind::Data;
                     let buffer = if is_data { &mut self.message } else { &mut self.control };
                     expected.take(bytes, buffer);
-                    let (kind, last, whole) = (expected.kind, expected.last, expected.missing == 0);
+                    let whole = expected.missing == 0;
                     if is_data {
                         self.check_text()?;
                     }
                     if !whole {
                         return Ok(());
                     }
-                    self.state = State::Head;
-                    self.finish(kind, last, out)?;
+                    if let State::Payload(frame) = mem::replace(&mut self.state, State::Head) {
+                        self.finish(&frame, out)?;
+                    }
                 }
             }
         }
@@ -199,19 +205,18 @@ impl Decoder {
         };
         // It is at most `max_message_bytes` or 125.
         let missing = length as usize;
-        Ok(Expected { kind, last: header.is_final, mask, missing })
+        Ok(Expected { kind, last: header.is_final, mask, empty: missing == 0, missing })
     }
 
     /// A frame is whole.
-    fn finish(
-        &mut self,
-        kind: Kind,
-        last: bool,
-        out: &mut VecDeque<Frame>,
-    ) -> Result<(), ReadError> {
-        if kind == Kind::Data {
-            self.fragmented = !last;
-            if last {
+    fn finish(&mut self, frame: &Expected, out: &mut VecDeque<Frame>) -> Result<(), ReadError> {
+        if frame.kind == Kind::Data {
+            self.fragmented = !frame.last;
+            if self.fragmented && frame.empty {
+                // There may be any number of them in a message.
+                out.push_back(Frame::Alive);
+            }
+            if frame.last {
                 let text = mem::take(&mut self.message).into_boxed_slice();
                 if mem::take(&mut self.text) < text.len() {
                     return Err(ReadError::NotUtf8);
@@ -221,7 +226,7 @@ impl Decoder {
             return Ok(());
         }
         let payload = mem::take(&mut self.control);
-        match kind {
+        match frame.kind {
             Kind::Ping => out.push_back(Frame::Respond(pong_frame(&payload))),
             Kind::Pong => out.push_back(Frame::Alive),
             Kind::Close => {
@@ -266,6 +271,7 @@ struct Expected {
     last: bool,
     /// Turned so that it begins with the byte for the next one to come.
     mask: [u8; 4],
+    empty: bool,
     missing: usize,
 }
 
@@ -305,8 +311,6 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 
 /// Longest header of a masked frame (RFC 6455, section 5.2).
 const MAX_HEADER_BYTES: usize = 14;
-/// "No code was there" (RFC 6455, section 7.4.1).
-const NO_CODE: u16 = 1005;
 
 #[cfg(test)]
 mod tests;

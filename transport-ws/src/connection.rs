@@ -37,6 +37,7 @@ where
             decoder: Decoder::new(max_message_bytes),
             frames: VecDeque::new(),
             undecoded: Bytes::new(),
+            part: false,
             end: End::Open,
         };
         Self { reader, writer: WsWriter { io: write } }
@@ -86,6 +87,8 @@ pub struct WsReader<R> {
     frames: VecDeque<Frame>,
     /// Read and not yet decoded.
     undecoded: Bytes,
+    /// The last bytes left a message that is not whole, which has not been told.
+    part: bool,
     end: End,
 }
 
@@ -104,11 +107,6 @@ enum End {
 }
 
 impl<R> WsReader<R> {
-    /// The code of the peer's close frame once it was read; 1005 when it carried none.
-    pub fn closed(&self) -> Option<u16> {
-        self.decoder.closed()
-    }
-
     /// Decodes some frames and keeps the rest as it is: a thousand frames fit into a few bytes.
     fn feed(&mut self, bytes: &[u8]) {
         let taken = self.decode(bytes);
@@ -129,10 +127,16 @@ impl<R> WsReader<R> {
         let mut rest = bytes;
         match self.decoder.feed_some(&mut rest, MAX_FRAMES, &mut self.frames) {
             Err(error) => self.end = End::Failed(error),
-            Ok(()) if self.decoder.closed().is_some() => self.end = End::Closed,
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(code) = self.decoder.closed() {
+                    self.frames.push_back(Frame::Close(code));
+                    self.end = End::Closed;
+                }
+            }
         }
-        if matches!(self.end, End::Open) { bytes.len() - rest.len() } else { bytes.len() }
+        let open = matches!(self.end, End::Open);
+        self.part = open && self.decoder.is_within();
+        if open { bytes.len() - rest.len() } else { bytes.len() }
     }
 
     fn pop(&mut self) -> Option<Frame> {
@@ -149,6 +153,9 @@ impl<R: AsyncRead + Unpin> WsReader<R> {
         loop {
             if let Some(frame) = self.pop() {
                 return Poll::Ready(Some(Ok(frame)));
+            }
+            if std::mem::take(&mut self.part) {
+                return Poll::Ready(Some(Ok(Frame::Part)));
             }
             match std::mem::replace(&mut self.end, End::Closed) {
                 End::Closed => return Poll::Ready(None),

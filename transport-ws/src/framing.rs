@@ -55,8 +55,11 @@ fn estimate(message: &Outgoing) -> usize {
     JSON_AROUND + message.kind.len() + room + cursor + payload
 }
 
-/// The close frame for a reason, its text cut to what fits.
+/// The close frame for a reason, its text cut to what fits; an empty one answers a peer that gave no code.
 pub fn close_frame(reason: &CloseReason) -> Bytes {
+    if reason.code == NO_CODE {
+        return control_frame(CLOSE, &[]);
+    }
     let reason = reason.clone().with_text(&reason.reason);
     let mut payload = Vec::with_capacity(2 + reason.reason.len());
     payload.extend_from_slice(&reason.code.to_be_bytes());
@@ -78,6 +81,8 @@ fn control_frame(opcode: u8, payload: &[u8]) -> Bytes {
     frame.into()
 }
 
+/// "No code was there"; it is never sent (RFC 6455, section 7.4.1).
+pub(crate) const NO_CODE: u16 = 1005;
 /// Longest payload of a control frame (RFC 6455, section 5.5).
 pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 /// Longest header of a frame that is not masked (RFC 6455, section 5.2).
@@ -125,6 +130,8 @@ mod tests {
     #[test]
     fn a_close_frame_carries_code_and_text() {
         assert_eq!(close_frame(&CloseReason::NORMAL)[..], *b"\x88\x05\x03\xe8bye");
+        assert_eq!(close_frame(&CloseReason::of_peer(4000))[..], *b"\x88\x02\x0f\xa0");
+        assert_eq!(close_frame(&CloseReason::of_peer(NO_CODE))[..], *b"\x88\0");
         let long = CloseReason { reason: "x".repeat(124).into(), ..CloseReason::NORMAL };
         let frame = close_frame(&long);
         assert_eq!((frame[1], frame.len()), (125, 127));

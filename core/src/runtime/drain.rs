@@ -43,13 +43,15 @@ impl Pace {
 }
 
 impl Hub {
-    /// Ends this node: its connections leave evenly over `window`; returns when they are gone.
+    /// Ends this node: its connections leave evenly over `window`; returns when they are gone, or `close_deadline` after
+    /// the last was told to leave.
     ///
     /// # Behavior
     /// - From the call on [`is_draining`](Self::is_draining); [`admit`](Self::admit) and [`attach`](Self::attach) refuse.
     /// - Each client gets `server:draining` with a delay of its own, all that was for it before, and the close 1012.
     /// - What is published meanwhile reaches those who are still there.
-    /// - Whoever does not take its last bytes is cut after `write_deadline` and `close_deadline`.
+    /// - A client that does not take its last bytes by then is not waited for; it is cut when the process ends, or after
+    ///   `write_deadline` and `close_deadline`.
     ///
     /// Dropping the future stops the leaving; [`shutdown`](Self::shutdown) then ends the rest at once.
     pub async fn drain(&self, window: Duration) {
@@ -65,8 +67,7 @@ impl Hub {
             let delay = pace.reconnect_after(n);
             shard.run(move |members| leave(members, key, delay));
         }
-        let limits = self.limits();
-        self.all_gone(limits.write_deadline + limits.close_deadline).await;
+        self.all_gone(self.limits().close_deadline).await;
         self.sign_off().await;
     }
 

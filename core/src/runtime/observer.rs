@@ -45,8 +45,10 @@ pub enum Event<'a> {
     Closed {
         /// Its kind.
         transport: &'static str,
-        /// What the client was told, or would have been; `None` when the connection just broke.
+        /// What the client was told, or would have been; `None` when the connection was lost.
         reason: Option<&'a CloseReason>,
+        /// Whether the client ended it: the code is its own.
+        by_client: bool,
         /// How long it lasted.
         lasted: Duration,
     },

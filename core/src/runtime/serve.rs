@@ -45,6 +45,7 @@ pub struct Attachment {
     opened: Duration,
     /// Why it ended, once it did.
     ended: Option<CloseReason>,
+    by_client: bool,
 }
 
 impl Drop for Attachment {
@@ -52,6 +53,7 @@ impl Drop for Attachment {
         self.context.hub.0.observer.on(Event::Closed {
             transport: self.info.name,
             reason: self.ended.as_ref(),
+            by_client: self.by_client,
             lasted: clock::monotonic() - self.opened,
         });
         self.context.hub.0.counts.disconnected(self.info.name);
@@ -79,7 +81,7 @@ impl Attachment {
         let accepted = Arc::new(AtomicBool::new(false));
         let context = Context { hub, shard, number, handling, key, client, identity, accepted };
         let (options, opened) = (Some(Box::new(options)), clock::monotonic());
-        Self { context, number, outbox, who, options, info, opened, ended: None }
+        Self { context, number, outbox, who, options, info, opened, ended: None, by_client: false }
     }
 
     /// Which connection this is.
@@ -111,6 +113,8 @@ struct Connection<R> {
     /// What the client missed, while it is being sent.
     replay: Option<Replaying>,
     verdict: Option<VerdictSender>,
+    /// When the message began that comes in parts.
+    begun: Option<Duration>,
 }
 
 impl<R: FrameReader> Connection<R> {
@@ -128,6 +132,7 @@ impl<R: FrameReader> Connection<R> {
             operation: Some(operation),
             replay: None,
             verdict: None,
+            begun: None,
         }
     }
 
@@ -261,7 +266,11 @@ impl<R: FrameReader> Connection<R> {
             done = operation(&mut self.operation), if !idle => self.done(done),
             step = replay(&mut self.replay, &self.attachment.context), if idle => self.replayed(step),
             frame = self.reader.next(), if idle && !going_live => match frame {
-                None => return ControlFlow::Break(Some(CloseReason::NORMAL)),
+                None => return ControlFlow::Break(None),
+                Some(Ok(Frame::Close(code))) => {
+                    self.attachment.by_client = true;
+                    return ControlFlow::Break(Some(CloseReason::of_peer(code)));
+                }
                 Some(Ok(frame)) => {
                     self.frame(frame);
                     // A flood of frames, also of those that mean nothing, lets other tasks go between.
@@ -330,9 +339,12 @@ impl<R: FrameReader> Connection<R> {
     }
 
     fn frame(&mut self, frame: Frame) {
-        self.attachment.outbox.heard(clock::monotonic());
+        let now = clock::monotonic();
+        let Attachment { outbox, context, .. } = &self.attachment;
+        outbox.heard(now);
         if let Frame::Message(text) | Frame::Submitted(text, _) = &frame {
-            self.attachment.context.hub.0.observer.on(Event::Received { bytes: text.len() });
+            context.hub.0.observer.on(Event::Received { bytes: text.len() });
+            self.begun = None;
         }
         match frame {
             Frame::Message(text) => self.input(Input::Message(text)),
@@ -340,8 +352,19 @@ impl<R: FrameReader> Connection<R> {
                 self.verdict = Some(verdict);
                 self.input(Input::Submitted(text));
             }
-            Frame::Respond(bytes) => self.attachment.outbox.push([bytes]),
-            Frame::Alive => {}
+            Frame::Respond(bytes) => {
+                outbox.push([bytes]);
+                self.input(Input::Frame);
+            }
+            Frame::Alive => self.input(Input::Frame),
+            // One that stops in the middle is silent, which the heartbeat sees.
+            Frame::Part => {
+                let begun = *self.begun.get_or_insert(now);
+                if now - begun > context.hub.0.limits.message_deadline {
+                    outbox.end(CloseReason::UNFINISHED);
+                }
+            }
+            Frame::Close(_) => {}
         }
     }
 

@@ -24,7 +24,8 @@ impl MemoryPipe {
         let (sender, messages) = mpsc::channel(MESSAGES_UNDER_WAY);
         let wire = Arc::new(Wire { capacity: capacity.max(1), ..Wire::default() });
         let writer = PipeWriter(Arc::clone(&wire));
-        (Self { reader: PipeReader(messages), writer }, PipeClient { sender: Some(sender), wire })
+        let reader = PipeReader { messages, wire: Arc::clone(&wire), ended: false };
+        (Self { reader, writer }, PipeClient { sender: Some(sender), wire })
     }
 
     /// What the hub must know of it.
@@ -49,11 +50,20 @@ impl Transport for MemoryPipe {
 
 /// The half of a [`MemoryPipe`] that reads.
 #[derive(Debug)]
-pub struct PipeReader(mpsc::Receiver<Bytes>);
+pub struct PipeReader {
+    messages: mpsc::Receiver<Bytes>,
+    wire: Arc<Wire>,
+    ended: bool,
+}
 
 impl FrameReader for PipeReader {
     async fn next(&mut self) -> Option<Result<Frame, ReadError>> {
-        self.0.recv().await.map(|text| Ok(Frame::Message(text)))
+        if let Some(text) = self.messages.recv().await {
+            return Some(Ok(Frame::Message(text)));
+        }
+        let lost = self.wire.state().client_gone;
+        let first = !std::mem::replace(&mut self.ended, true);
+        (first && !lost).then(|| Ok(Frame::Close(CloseReason::NORMAL.code)))
     }
 }
 
@@ -115,7 +125,7 @@ impl PipeClient {
         }
     }
 
-    /// Ends the connection in order: nothing more is sent.
+    /// Ends the connection in order, with 1000: nothing more is sent.
     pub fn finish(&mut self) {
         self.sender = None;
     }

@@ -21,7 +21,7 @@ impl Observer for Told {
     fn on_event(&self, event: &Event<'_>) {
         self.metrics.on_event(event);
         match event {
-            Event::Closed { transport, reason, lasted } if self.log => {
+            Event::Closed { transport, reason, lasted, .. } if self.log => {
                 let code = reason.map_or("none".to_owned(), |reason| reason.code.to_string());
                 eprintln!("{transport} closed {code} {}ms", lasted.as_millis());
             }

@@ -69,9 +69,8 @@ impl Observer for Metrics {
             Event::Subscribed { topics, done: true } => drop(add(&self.subscribed, topics)),
             Event::Subscribed { topics, done: false } => drop(add(&self.not_subscribed, topics)),
             Event::Opened { transport } => self.count(OPENED, transport.into(), 1),
-            Event::Closed { reason, .. } => {
-                let code = reason.map_or(Cow::Borrowed("none"), |r| r.code.to_string().into());
-                self.count(CLOSED, code, 1);
+            Event::Closed { reason, by_client, .. } => {
+                self.count(CLOSED, closed(reason.map(|reason| reason.code), by_client), 1);
             }
             Event::Authenticated { outcome } => self.count(AUTH, judged(outcome).into(), 1),
             Event::Refused { error } => self.count(REFUSED, snake(&format!("{error:?}")), 1),
@@ -199,6 +198,16 @@ impl Text {
     }
 }
 
+/// Clients choose their codes: only those that browsers send by themselves are told apart.
+fn closed(code: Option<u16>, by_client: bool) -> Cow<'static, str> {
+    match code {
+        None => "none".into(),
+        Some(code @ (1000 | 1001 | 1005)) if by_client => format!("client_{code}").into(),
+        Some(_) if by_client => "client_other".into(),
+        Some(code) => code.to_string().into(),
+    }
+}
+
 fn judged(outcome: Result<(), &AuthError>) -> &'static str {
     match outcome {
         Ok(()) => "accepted",
@@ -241,7 +250,11 @@ const PUBLISHED: &str = "publications_total";
 /// Counters by a label: the family, the label, what it counts.
 const FAMILIES: [(&str, &str, &str); 7] = [
     (OPENED, "transport", "Connections that were taken in."),
-    (CLOSED, "code", "Connections that ended, by close code; none for one that just broke."),
+    (
+        CLOSED,
+        "code",
+        "Connections that ended, by close code; client_… when the client ended it, none for one that was lost.",
+    ),
     (AUTH, "outcome", "Requests whose credentials were judged."),
     (
         REFUSED,

@@ -81,7 +81,9 @@ fn a_message_comes_whole_or_in_fragments_with_control_frames_between() {
         frame(TEXT, b"next"),
     ];
     let pong = Seen::Respond(Bytes::from_static(b"\x8a\x01p"));
-    assert_eq!(read(&stream.concat()), [pong, Seen::Alive, message("ü"), message("next")]);
+    // The empty fragment is a frame of its own, as pings and pongs are.
+    let seen = [pong, Seen::Alive, Seen::Alive, message("ü"), message("next")];
+    assert_eq!(read(&stream.concat()), seen);
 }
 
 #[test]
@@ -184,6 +186,27 @@ fn fragments_of_one_byte_cost_what_they_carry() {
     assert!(matches!(fed, Some(ReadError::TooBig)), "{fed:?}");
     assert!(frames.is_empty());
     assert_eq!(decoder.message.capacity(), 0);
+}
+
+#[test]
+fn fragments_that_carry_nothing_are_seen_each() {
+    let stream =
+        [frame(0x01, b""), frame(0x00, b"").repeat(3), frame(0x00, b"x"), frame(0x80, b"")];
+    let mut seen: Vec<_> = (0..4).map(|_| Seen::Alive).collect();
+    seen.push(message("x"));
+    assert_eq!(read(&stream.concat()), seen);
+}
+
+#[test]
+fn it_knows_whether_something_has_begun() {
+    let stream = [frame(0x01, b"a"), frame(PING, b"b"), frame(0x80, b"c")].concat();
+    let mut decoder = Decoder::new(MAX);
+    let mut out = VecDeque::new();
+    for (n, byte) in stream.iter().enumerate() {
+        assert_eq!(decoder.is_within(), n > 0, "before byte {n}");
+        decoder.feed(&[*byte], &mut out).expect("it is text");
+    }
+    assert!(!decoder.is_within() && out.len() == 2);
 }
 
 #[test]

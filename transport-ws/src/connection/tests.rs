@@ -89,6 +89,16 @@ async fn write_all<W: FrameWriter>(writer: &mut W, frames: &[Bytes]) {
     }
 }
 
+/// The next frame that is whole.
+async fn whole<R: FrameReader>(reader: &mut R) -> Option<Result<Frame, ReadError>> {
+    loop {
+        match reader.next().await {
+            Some(Ok(Frame::Part)) => {}
+            frame => return frame,
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_of_another_make_exchanges_messages_pings_and_closes() {
     // So small that everything comes in pieces.
@@ -99,22 +109,21 @@ async fn a_client_of_another_make_exchanges_messages_pings_and_closes() {
 
     let server = async {
         for length in lengths {
-            match reader.next().await {
+            match whole(&mut reader).await {
                 Some(Ok(Frame::Message(text))) => assert_eq!(text.len(), length),
                 other => panic!("{other:?}"),
             }
             write_all(&mut writer, &[(FRAMING.encode)(&Outgoing::pong(length as u64))]).await;
         }
-        match reader.next().await {
+        match whole(&mut reader).await {
             Some(Ok(Frame::Respond(pong))) => write_all(&mut writer, &[pong]).await,
             other => panic!("{other:?}"),
         }
         write_all(&mut writer, &[Bytes::from_static(FRAMING.heartbeat)]).await;
-        assert!(matches!(reader.next().await, Some(Ok(Frame::Alive))));
+        assert!(matches!(whole(&mut reader).await, Some(Ok(Frame::Alive))));
+        assert!(matches!(whole(&mut reader).await, Some(Ok(Frame::Close(4000)))));
         assert!(reader.next().await.is_none());
-        assert_eq!(reader.closed(), Some(1000));
-        assert!(reader.next().await.is_none());
-        writer.close(&CloseReason::NORMAL).await;
+        writer.close(&CloseReason::of_peer(4000)).await;
     };
     let peer = async {
         for length in lengths {
@@ -129,10 +138,10 @@ async fn a_client_of_another_make_exchanges_messages_pings_and_closes() {
         assert!(client.read().await.expect("a ping").is_ping());
         let pong = client.0.flush();
         client.flush(pong).await;
-        let bye = CloseFrame { code: CloseCode::Normal, reason: "done".into() };
+        let bye = CloseFrame { code: CloseCode::Library(4000), reason: "done".into() };
         client.send(Message::Close(Some(bye))).await;
         let answer = client.read().await.expect("a close");
-        let bye = CloseFrame { code: CloseCode::Normal, reason: "bye".into() };
+        let bye = CloseFrame { code: CloseCode::Library(4000), reason: "".into() };
         assert_eq!(answer, Message::Close(Some(bye)));
         assert!(matches!(client.read().await, Err(Error::ConnectionClosed)));
     };
@@ -157,8 +166,28 @@ async fn the_end_of_the_stream_is_the_end() {
     let (ours, theirs) = tokio::io::duplex(1024);
     let (mut reader, _writer) = over(ours).split();
     drop(theirs);
+    assert!(reader.next().await.is_none(), "nobody said why");
+}
+
+#[tokio::test]
+async fn bytes_of_a_message_are_told_and_nothing_when_there_are_none() {
+    let (ours, mut theirs) = tokio::io::duplex(1024);
+    let (mut reader, _writer) = over(ours).split();
+    // One message, and the beginning of the next.
+    theirs.write_all(b"\x81\x81\0\0\0\0a\x81").await.expect("written");
+    assert!(matches!(reader.next().await, Some(Ok(Frame::Message(text))) if text == "a"));
+    for part in [b"\x81".as_slice(), b"\0\0\0\0"] {
+        assert!(matches!(reader.next().await, Some(Ok(Frame::Part))));
+        assert!(reader.next().now_or_never().is_none(), "once per read");
+        theirs.write_all(part).await.expect("written");
+    }
+    assert!(matches!(reader.next().await, Some(Ok(Frame::Part))));
+    theirs.write_all(b"b").await.expect("written");
+    assert!(matches!(reader.next().await, Some(Ok(Frame::Message(text))) if text == "b"));
+    assert!(reader.next().now_or_never().is_none());
+    theirs.write_all(b"\x88\x80\0\0\0\0").await.expect("written");
+    assert!(matches!(reader.next().await, Some(Ok(Frame::Close(1005)))));
     assert!(reader.next().await.is_none());
-    assert_eq!(reader.closed(), None);
 }
 
 #[tokio::test]
@@ -168,7 +197,8 @@ async fn what_was_read_ahead_comes_first_and_may_end_within_a_frame() {
     let (mut reader, _writer) = over(ours).with_read_ahead(&ahead).split();
     theirs.write_all(b"\0\0bc").await.expect("written");
     for expected in ["a", "bc"] {
-        assert!(matches!(reader.next().await, Some(Ok(Frame::Message(text))) if text == expected));
+        let frame = whole(&mut reader).await;
+        assert!(matches!(frame, Some(Ok(Frame::Message(text))) if text == expected));
     }
 }
 
@@ -180,12 +210,12 @@ async fn a_dropped_read_loses_nothing() {
         theirs.write_all(&[*byte]).await.expect("written");
         tokio::select! {
             biased;
-            frame = reader.next() => panic!("{frame:?}"),
+            frame = whole(&mut reader) => panic!("{frame:?}"),
             () = std::future::ready(()) => {}
         }
     }
     theirs.write_all(b"i").await.expect("written");
-    assert!(matches!(reader.next().await, Some(Ok(Frame::Message(text))) if text == "hi"));
+    assert!(matches!(whole(&mut reader).await, Some(Ok(Frame::Message(text))) if text == "hi"));
     assert_eq!(reader.frames.capacity(), 0);
 }
 
@@ -263,12 +293,12 @@ async fn a_read_of_many_frames_is_decoded_in_batches() {
     let pings = b"\x89\x80\0\0\0\0".repeat(10_000);
     theirs.write_all(&pings).await.expect("written");
     for _ in 0..10_000 {
-        assert!(matches!(reader.next().await, Some(Ok(Frame::Respond(_)))));
+        assert!(matches!(whole(&mut reader).await, Some(Ok(Frame::Respond(_)))));
         assert!(reader.frames.len() <= MAX_FRAMES, "{}", reader.frames.len());
     }
     assert!(reader.undecoded.is_empty());
     theirs.write_all(b"\x81\x81\0\0\0\0x").await.expect("written");
-    assert!(matches!(reader.next().await, Some(Ok(Frame::Message(text))) if text == "x"));
+    assert!(matches!(whole(&mut reader).await, Some(Ok(Frame::Message(text))) if text == "x"));
     drop(theirs);
     assert!(reader.next().await.is_none());
 }

@@ -70,6 +70,7 @@ async fn talk<C: AsyncRead + AsyncWrite + Unpin>(mut client: C) {
 
 async fn answer(transport: WsTransport<ReadSide, WriteSide>) {
     let (mut reader, mut writer) = transport.split();
+    assert!(matches!(reader.next().await, Some(Ok(Frame::Part))));
     assert!(matches!(reader.next().await, Some(Ok(Frame::Message(text))) if text == "hi"));
     let ping = [Bytes::from_static(FRAMING.heartbeat)];
     assert_eq!(writer.try_write(&ping).expect("written"), FRAMING.heartbeat.len());

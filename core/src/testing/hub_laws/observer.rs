@@ -23,8 +23,9 @@ impl Observer for Diary {
     fn on_event(&self, event: &Event<'_>) {
         let line = match event {
             Event::Opened { transport } => format!("opened {transport}"),
-            Event::Closed { transport, reason, .. } => {
-                format!("closed {transport} {:?}", reason.map(|reason| reason.code))
+            Event::Closed { transport, reason, by_client, .. } => {
+                let by = if *by_client { "client" } else { "server" };
+                format!("closed {transport} {:?} by {by}", reason.map(|reason| reason.code))
             }
             Event::Published { outcome, .. } => format!("published {}", outcome.is_ok()),
             Event::Written { .. } => "written".to_owned(),
@@ -141,11 +142,17 @@ pub async fn a_connection_is_told_from_its_first_to_its_last_event<F: BusFixture
     assert!(ada.send(panics).await);
     diary.has(&format!("Received {{ bytes: {} }}", panics.len()), 1).await;
     assert_eq!(in_time(ada.next()).await, None);
-    diary.has("closed memory Some(1011)", 1).await;
-    bob.finish();
-    diary.has("closed memory Some(1000)", 1).await;
+    diary.has("closed memory Some(1011) by server", 1).await;
+    // One that says that it goes, and one that is lost.
+    let mut carol = connect(&hub, "carol").await;
+    carol.finish();
+    diary.has("closed memory Some(1000) by client", 1).await;
+    assert_eq!(in_time(carol.next()).await, None);
+    assert_eq!(carol.closed().map(|reason| reason.code), Some(1000));
+    drop(bob);
+    diary.has("closed memory None by server", 1).await;
     // One in `on_message`, and one in each `on_disconnect`.
-    diary.has("Panicked", 3).await;
+    diary.has("Panicked", 4).await;
     until(async || diary.count("written") > 0).await;
 }
 
