@@ -1,7 +1,7 @@
 //! What signs a token (RFC 7518, section 3.1; RFC 8037) and what verifies it.
 
 use ring::hmac;
-use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
+use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use serde::Deserialize;
 
 /// An algorithm by the name that tokens and keys give it. There is no `none`.
@@ -49,47 +49,39 @@ impl Material {
     }
 
     /// Whether this key and this algorithm, which must fit each other, made the signature.
-    pub(crate) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(&self, algorithm: Algorithm, message: &[u8], made: &[u8]) -> bool {
         match self {
-            Self::Secret(secret) => hash(algorithm).is_some_and(|hash| {
-                hmac::verify(&hmac::Key::new(hash, secret), message, signature).is_ok()
-            }),
-            Self::Rsa(key) => padding(algorithm)
-                .is_some_and(|padding| key.verify(padding, message, signature).is_ok()),
-            Self::Point(point) => curve(algorithm).is_some_and(|curve| {
-                UnparsedPublicKey::new(curve, point).verify(message, signature).is_ok()
-            }),
+            Self::Secret(secret) => {
+                let hash = match algorithm {
+                    Algorithm::HS256 => hmac::HMAC_SHA256,
+                    Algorithm::HS384 => hmac::HMAC_SHA384,
+                    Algorithm::HS512 => hmac::HMAC_SHA512,
+                    _ => return false,
+                };
+                hmac::verify(&hmac::Key::new(hash, secret), message, made).is_ok()
+            }
+            Self::Rsa(key) => {
+                let padding = match algorithm {
+                    Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+                    Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+                    Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+                    Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
+                    Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
+                    Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
+                    _ => return false,
+                };
+                key.verify(padding, message, made).is_ok()
+            }
+            Self::Point(point) => {
+                let curve: &dyn VerificationAlgorithm = match algorithm {
+                    Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+                    Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+                    Algorithm::EdDSA => &signature::ED25519,
+                    _ => return false,
+                };
+                UnparsedPublicKey::new(curve, point).verify(message, made).is_ok()
+            }
         }
-    }
-}
-
-fn hash(algorithm: Algorithm) -> Option<hmac::Algorithm> {
-    match algorithm {
-        Algorithm::HS256 => Some(hmac::HMAC_SHA256),
-        Algorithm::HS384 => Some(hmac::HMAC_SHA384),
-        Algorithm::HS512 => Some(hmac::HMAC_SHA512),
-        _ => None,
-    }
-}
-
-fn padding(algorithm: Algorithm) -> Option<&'static RsaParameters> {
-    match algorithm {
-        Algorithm::RS256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
-        Algorithm::RS384 => Some(&signature::RSA_PKCS1_2048_8192_SHA384),
-        Algorithm::RS512 => Some(&signature::RSA_PKCS1_2048_8192_SHA512),
-        Algorithm::PS256 => Some(&signature::RSA_PSS_2048_8192_SHA256),
-        Algorithm::PS384 => Some(&signature::RSA_PSS_2048_8192_SHA384),
-        Algorithm::PS512 => Some(&signature::RSA_PSS_2048_8192_SHA512),
-        _ => None,
-    }
-}
-
-fn curve(algorithm: Algorithm) -> Option<&'static dyn signature::VerificationAlgorithm> {
-    match algorithm {
-        Algorithm::ES256 => Some(&signature::ECDSA_P256_SHA256_FIXED),
-        Algorithm::ES384 => Some(&signature::ECDSA_P384_SHA384_FIXED),
-        Algorithm::EdDSA => Some(&signature::ED25519),
-        _ => None,
     }
 }
 
