@@ -20,7 +20,7 @@ use crate::{CloseReason, Limits, Message, RoomId, Token, Verdict};
 /// The time, twice: for distances and for what is written on tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// Since the node started; never goes back.
+    /// Since some moment before the node started; never goes back.
     pub monotonic: Duration,
     /// Since 1970.
     pub unix: Duration,
