@@ -20,16 +20,32 @@ impl Bucket {
 
     /// Takes one token, when there is one.
     pub(crate) fn take(&mut self, now: Duration) -> bool {
+        let enough = self.wait(now).is_zero();
+        if enough {
+            self.spend();
+        }
+        enough
+    }
+
+    /// Returns how long it is until there is a token.
+    pub(crate) fn wait(&mut self, now: Duration) -> Duration {
         if self.rate == 0.0 {
-            return true;
+            return Duration::ZERO;
         }
         let passed = now.saturating_sub(self.at).as_secs_f64();
         self.at = now;
         self.tokens = (self.tokens + passed * self.rate).min(self.burst);
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
+        Duration::from_secs_f64(((1.0 - self.tokens) / self.rate).max(0.0))
+    }
+
+    /// Takes one token that need not be there; then it is owed.
+    pub(crate) fn spend(&mut self) {
+        self.tokens -= 1.0;
+    }
+
+    /// Gives back one token that was taken.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn give_back(&mut self) {
+        self.tokens = (self.tokens + 1.0).min(self.burst);
     }
 }

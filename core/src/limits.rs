@@ -39,10 +39,16 @@ pub struct Limits {
     pub message_burst: u32,
     /// New connections per second that the node takes in the long run; 2,000. Beyond it a new one is told
     /// when to come back (503 with `Retry-After`, on `/events` a `close` 1013), one after the other at this
-    /// rate, so that a herd becomes a queue. Costs nothing. A drain expects as much of the other nodes.
+    /// rate, so that a herd becomes a queue. Requests that come to nothing do not count. A drain expects as much of the
+    /// other nodes.
     pub accept_rate: u32,
     /// New connections that the node takes at once; 10,000. Counts only together with `accept_rate`.
     pub accept_burst: u32,
+    /// Requests for a connection that come to nothing (no handshake, bad credentials) of one address, or of one /64 of
+    /// IPv6, per second in the long run; 1,000. Beyond it all its requests are refused, as beyond `accept_rate`.
+    pub peer_rate: u32,
+    /// Such requests of one address at once; 10,000. Counts only together with `peer_rate`.
+    pub peer_burst: u32,
     /// Connections of one user over all nodes; 100. The newest is refused with 4009 or 429.
     pub connections_per_user: usize,
     /// How long a token is good beyond its `exp`; 5 s, or 0. Then the client is closed with 4001.
@@ -74,6 +80,8 @@ impl Default for Limits {
             message_burst: 200,
             accept_rate: 2000,
             accept_burst: 10_000,
+            peer_rate: 1000,
+            peer_burst: 10_000,
             connections_per_user: 100,
             token_leeway: Duration::from_secs(5),
             presence_linger: Duration::from_secs(5),
@@ -103,6 +111,8 @@ impl Limits {
             "message_burst" => self.message_burst = number(name, value)?,
             "accept_rate" => self.accept_rate = number(name, value)?,
             "accept_burst" => self.accept_burst = number(name, value)?,
+            "peer_rate" => self.peer_rate = number(name, value)?,
+            "peer_burst" => self.peer_burst = number(name, value)?,
             "connections_per_user" => self.connections_per_user = number(name, value)?,
             "token_leeway" => self.token_leeway = seconds_or_zero(name, value)?,
             "presence_linger" => self.presence_linger = seconds_or_zero(name, value)?,

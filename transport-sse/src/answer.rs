@@ -54,14 +54,15 @@ pub(crate) fn come_later(
     config: &SseConfig,
     mut reason: CloseReason,
 ) -> Response<SseBody> {
-    let delay = *reason.reconnect_after.get_or_insert_with(|| config.spread_retry());
+    let retry = config.spread_retry();
+    let delay = *reason.reconnect_after.get_or_insert(retry);
     if connect.headers.get(&BY_STATUS).is_some_and(|value| value == "status") {
         let seconds = HeaderValue::from(delay.as_secs_f64().ceil() as u64);
         let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
         return response;
     }
-    closing_response(wants_envelope(connect), delay, &reason)
+    closing_response(wants_envelope(connect), retry, &reason)
 }
 
 pub(crate) fn status(status: StatusCode) -> Response<SseBody> {

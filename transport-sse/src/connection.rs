@@ -35,7 +35,7 @@ impl<R: FrameReader> SseTransport<R> {
         let transport = Self {
             framing,
             reader: SseReader { posted: reader, pipe: pipe.clone() },
-            writer: SseWriter { framing, pipe: pipe.clone() },
+            writer: SseWriter { framing, retry, pipe: pipe.clone() },
         };
         (transport, SseBody::new(retry, pipe))
     }
@@ -84,6 +84,7 @@ impl<R: FrameReader> FrameReader for SseReader<R> {
 #[derive(Debug)]
 pub struct SseWriter {
     framing: Framing,
+    retry: Duration,
     pipe: Pipe,
 }
 
@@ -98,7 +99,7 @@ impl FrameWriter for SseWriter {
 
     /// Appends the event `close` and waits until the HTTP server has taken all there is.
     async fn close(&mut self, reason: &CloseReason) {
-        self.pipe.close(late_close_event(self.framing, reason));
+        self.pipe.close(late_close_event(self.framing, self.retry, reason));
         poll_fn(|cx| self.pipe.poll_taken(cx)).await;
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tidings_core::{
@@ -43,6 +43,10 @@ pub async fn serve<B>(hub: &Hub, request: Request<B>, config: &SseConfig) -> Res
         Method::OPTIONS => preflight(),
         _ => not_allowed("GET, OPTIONS"),
     };
+    // A client that is refused goes away, and its socket is wanted for others.
+    if request.method() == Method::GET && request.version() <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response.headers_mut().extend(cors);
     response
 }
@@ -89,9 +93,10 @@ where
 async fn stream(hub: &Hub, request: &Request<()>, config: &SseConfig) -> Response<SseBody> {
     let connect = ConnectRequest::read(request, &config.cookie);
     let later = |reason| come_later(&connect, config, reason);
-    if let Err(reason) = hub.admit() {
-        return later(reason);
-    }
+    let admission = match hub.admit(connect.peer.map(|peer| peer.ip())) {
+        Ok(admission) => admission,
+        Err(reason) => return later(reason),
+    };
     let envelope = wants_envelope(&connect);
     let info = info(if envelope { ENVELOPE } else { FRAMING });
     let attachment = match hub.connect(&connect, info).await {
@@ -104,13 +109,11 @@ async fn stream(hub: &Hub, request: &Request<()>, config: &SseConfig) -> Respons
         }
         Err(error) => return later(error.close_reason()),
     };
+    admission.keep();
     let (transport, body) =
         SseTransport::new(envelope, config.spread_retry(), attachment.mailbox());
-    let mut response = stream_response(body);
+    let response = stream_response(body);
     let hangup = request.extensions().get::<Hangup>().cloned();
-    if hangup.is_some() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     let deadline = hub.limits().close_deadline;
     tokio::spawn(async move {
         attachment.serve(transport).await;

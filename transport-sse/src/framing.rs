@@ -32,11 +32,11 @@ pub(crate) fn close_event(framing: Framing, reason: &CloseReason) -> Bytes {
     (framing.encode)(&Outgoing::close(reason))
 }
 
-/// The same of a client that was told another time to come back before: in the event, so that an `EventSource` waits
-/// as long as it is told.
-pub(crate) fn late_close_event(framing: Framing, reason: &CloseReason) -> Bytes {
+/// The same of a client that was told `retry` before, which an `EventSource` keeps for all tries to come. So it is told
+/// another time in the event only when that is later: a shorter one would have it hammer a node that is away.
+pub(crate) fn late_close_event(framing: Framing, retry: Duration, reason: &CloseReason) -> Bytes {
     let close = close_event(framing, reason);
-    match reason.reconnect_after {
+    match reason.reconnect_after.filter(|after| *after > retry) {
         Some(after) => [format!("retry: {}\n", millis(after)).as_bytes(), &close].concat().into(),
         None => close,
     }

@@ -16,8 +16,8 @@ pub fn stream_response(body: SseBody) -> Response<SseBody> {
     response
 }
 
-/// `200` with a stream that only says when to come back and why it ends; the reason's own
-/// `reconnect_after` wins over `retry`. With `envelope` the data is the whole message, as of any event.
+/// `200` with a stream that only says when to come back and why it ends; `retry:` says the later of `retry` and the
+/// reason's own `reconnect_after`, since an `EventSource` keeps it for all tries to come. With `envelope` the data is the whole message, as of any event.
 ///
 /// Any other status would end an `EventSource` for good.
 pub fn closing_response(
@@ -28,7 +28,7 @@ pub fn closing_response(
     let framing = if envelope { ENVELOPE } else { FRAMING };
     let pipe = Pipe::default();
     pipe.close(close_event(framing, reason));
-    stream_response(SseBody::new(reason.reconnect_after.unwrap_or(retry), pipe))
+    stream_response(SseBody::new(retry.max(reason.reconnect_after.unwrap_or_default()), pipe))
 }
 
 fn insert_headers(headers: &mut HeaderMap) {

@@ -211,8 +211,10 @@ async fn what_passes_is_told_by_a_stream_or_to_a_proxy_by_a_status() {
     timeout(PATIENCE, end).await.expect("it ends");
     // Before anything else is looked at.
     for user in ["bob", "nobody"] {
-        let mut stream = Stream::of(ask(&hub, get(user)).await);
-        stream.retry().await;
+        let answer = ask(&hub, get(user)).await;
+        assert_eq!(answer.headers()["connection"], "close");
+        let mut stream = Stream::of(answer);
+        assert!((2000..=4000).contains(&stream.retry().await), "a browser keeps it");
         assert!(stream.next().await.expect("the close").contains("\"code\":1012"));
     }
 }

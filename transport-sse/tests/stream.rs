@@ -337,10 +337,13 @@ async fn a_response_is_a_stream_that_proxies_do_not_hold_back() {
     let later = CloseReason::RESTART.with_reconnect_after(Duration::from_millis(70));
     let body = text(closing_response(false, RETRY, &later).into_body()).await;
     let data = r#"{"code":1012,"reason":"restart","reconnectAfterMs":70}"#;
-    assert_eq!(body, format!("retry: 70\n\nevent: close\ndata: {data}\n\n"));
+    assert_eq!(body, format!("retry: 1500\n\nevent: close\ndata: {data}\n\n"));
     let body = text(closing_response(true, RETRY, &later).into_body()).await;
     let data = format!(r#"{{"type":"close","payload":{data}}}"#);
-    assert_eq!(body, format!("retry: 70\n\nevent: close\ndata: {data}\n\n"));
+    assert_eq!(body, format!("retry: 1500\n\nevent: close\ndata: {data}\n\n"));
+    let later = CloseReason::RESTART.with_reconnect_after(Duration::from_secs(70));
+    let body = text(closing_response(false, RETRY, &later).into_body()).await;
+    assert!(body.starts_with("retry: 70000\n\n"), "{body}");
 
     let (_reader, _writer, body, _posts) = open();
     let response = stream_response(body);

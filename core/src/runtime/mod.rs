@@ -36,6 +36,7 @@ mod up;
 mod wish;
 
 pub use builder::HubBuilder;
+pub use gate::Admission;
 pub use handler::{Context, Handler, HandlerError, NoHandler, Reply};
 pub use hub::Hub;
 pub use mailbox::{Mailbox, SubmitError};
