@@ -104,6 +104,12 @@ impl Jwks {
         self.0.state().failure.map_or(Ok(()), |why| Err(SourceError(why)))
     }
 
+    /// Returns how long ago the keys were read; `None` when they never were.
+    pub fn age(&self) -> Option<Duration> {
+        let read_at = self.0.state().read_at?;
+        Some(clock::now().steady.saturating_duration_since(read_at))
+    }
+
     /// Checks a token with the keys as they are or, when none of them is known to be its key, as they are read now.
     pub(crate) async fn verify(&self, token: &Signed<'_>, now: Instant) -> Result<(), AuthError> {
         let inner = &self.0;

@@ -96,7 +96,7 @@ pub use transport::{
 
 #[cfg(feature = "runtime")]
 pub use runtime::{
-    Admission, AttachError, Attachment, ConnectError, ConnectOptions, Context, DisconnectError, Event,
-    Handler, HandlerError, Hub, HubBuilder, Mailbox, NoHandler, Observer, Page, PublishError,
-    Reply, RoomInfo, SlowBound, StartError, Stats, SubmitError, UserInfo,
+    Admission, AttachError, Attachment, ConnectError, ConnectOptions, Context, DisconnectError,
+    Event, Handler, HandlerError, Hub, HubBuilder, Mailbox, NoHandler, Observer, Page,
+    PublishError, Reply, RoomInfo, SlowBound, StartError, Stats, SubmitError, UserInfo,
 };

@@ -5,18 +5,24 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::signature::Ed25519KeyPair;
 use serde_json::json;
-use support::{Client, Server, unix_now};
+use support::{Client, Server, soon, unix_now};
+use tidings_examples::front::free_address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 /// Serves a set with one Ed25519 key; answers its URL and how often it was asked.
 async fn provider() -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    provider_at("127.0.0.1:0").await
+}
+
+async fn provider_at(address: &str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(address).await.expect("a free port");
     let url = format!("http://{}/jwks.json", listener.local_addr().expect("an address"));
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
@@ -79,6 +85,29 @@ async fn a_provider_that_is_away_is_not_the_clients_fault() {
     // Nobody listens on port 1.
     let server = Server::with_keys(&["--jwt-jwks", "http://127.0.0.1:1/jwks.json"]);
     assert_eq!(close_code(&server, &token("one")).await, 1013);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_ready_once_its_keys_were_read() {
+    let address = free_address().to_string();
+    let server = Server::with_keys(&["--jwt-jwks", &format!("http://{address}/jwks.json")]);
+    let ready = async || Server::http(server.address, "GET /readyz", "", "").await;
+    let (status, why) = ready().await;
+    assert!(status == 503 && why.contains("--jwt-jwks"), "{status} {why}");
+    assert_eq!(Server::http(server.address, "GET /healthz", "", "").await.0, 200);
+    let metrics = async || Server::http(server.admin, "GET /metrics", "", "").await.1;
+    assert!(!metrics().await.contains("tidings_keys_age_seconds "));
+    // Nobody has to come with a token first.
+    let (_url, asked) = provider_at(&address).await;
+    soon("the keys", async {
+        while ready().await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(asked.load(SeqCst), 1);
+    assert!(metrics().await.contains("tidings_keys_age_seconds "));
+    Client::open(&server, &token("one")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

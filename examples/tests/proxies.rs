@@ -381,5 +381,36 @@ async fn a_full_node_is_no_end_for_an_event_stream(kind: Kind) {
     }
 }
 
+#[tokio::test]
+async fn nginx_writes_no_token_when_a_node_is_away() {
+    let proxy = Proxy::start(Kind::Nginx, [free_address(), free_address()], &[]);
+    for path in ["/ws", "/events", "/events/x"] {
+        let get = format!("GET {path}?token=SECRET");
+        Server::http(proxy.address, &get, "", "").await;
+    }
+    let log = proxy.error_log();
+    assert!(!log.contains("SECRET"), "{log}");
+}
+
+#[tokio::test]
+async fn a_flood_of_one_client_shuts_out_no_other_behind_a_proxy() {
+    let server = Server::start(&["accept_rate=1", "accept_burst=5", "peer_rate=1", "peer_burst=5"]);
+    let proxy = Proxy::start(
+        Kind::Nginx,
+        alone(&server),
+        &[(
+            "$remote_addr;\n        proxy_set_header X-Forwarded-For",
+            "$http_x_client;\n        proxy_set_header X-Forwarded-For",
+        )],
+    );
+    // Where it comes from is said by the test, since all of it comes from one address.
+    let ask = async |client: &str| {
+        let headers = format!("X-Client: {client}\r\n");
+        Server::http(proxy.address, "GET /events", &headers, "").await
+    };
+    soon("the end of its patience", async { while ask("192.0.2.1").await.0 == 401 {} }).await;
+    assert_eq!(ask("192.0.2.2").await.0, 401);
+}
+
 /// What POSTs carry to a node that is none.
 const BODY: &str = "{}";

@@ -33,11 +33,12 @@ export function token(sub, seconds = 3600) {
 
 /** The server as a process, on a free port or on `port`, perhaps in demo mode; killed when the test ends. */
 export async function startServer(t, { port = 0, flags = [], demo = false } = {}) {
-  const program = process.env.TIDINGS_SERVER;
+  // The server takes no variable `TIDINGS_…` but its own.
+  const { TIDINGS_SERVER: program, ...env } = process.env;
   if (!program) throw new Error("TIDINGS_SERVER must name the program of the server");
   const listen = ["--listen", `127.0.0.1:${port}`, "--admin-listen", "127.0.0.1:0"];
   const keys = demo ? [] : ["--jwt-hs256-secret", SECRET, "--open-rooms"];
-  const child = spawn(program, [...listen, "--publish-key", KEY, ...keys, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(program, [...listen, "--publish-key", KEY, ...keys, ...flags], { env, stdio: ["ignore", "pipe", "inherit"] });
   const gone = once(child, "exit");
   const kill = async (signal = "SIGKILL") => {
     child.kill(signal);

@@ -49,6 +49,7 @@ impl Proxy {
                         format!("pid {here}/pid; error_log {here}/log;"),
                     ),
                     ("worker_connections 100000", "worker_connections 8000".to_owned()),
+                    ("error_log stderr crit;", format!("error_log {here}/log crit;")),
                     ("http {", nginx_folders(here)),
                 ],
             ),
@@ -87,6 +88,13 @@ impl Proxy {
             std::thread::sleep(PAUSE);
         }
         Self { child, folder, address }
+    }
+}
+
+impl Proxy {
+    /// What nginx has written to its error log.
+    pub fn error_log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 }
 

@@ -1,10 +1,12 @@
 //! The administrators' port.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -13,12 +15,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidings_auth_jwt::Jwks;
 use tidings_bus_redis::RedisBus;
 use tidings_core::json::Object;
 use tidings_core::{CloseReason, NameError, Page, TenantId, Topic, UserId, check_origin};
 
 use crate::app::App;
 use crate::metrics::Gauges;
+use crate::peer::{host_name, is_loopback};
 
 type Shared = State<Arc<App>>;
 
@@ -31,7 +35,29 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/users", get(users))
         .route("/disconnect", post(disconnect))
         .route("/metrics", get(metrics))
+        .layer(from_fn_with_state(app.clone(), guard))
         .with_state(app)
+}
+
+/// Refuses pages of others: this port asks for no key, and a browser takes any page's requests here, also by a name that
+/// its owner lets lead here (DNS rebinding).
+async fn guard(State(app): Shared, request: Request, next: Next) -> Response {
+    let own = app.cli.admin_listen.ip();
+    let is_own = |host: &str| {
+        let ip: Option<IpAddr> = host.parse().ok();
+        is_loopback(host)
+            || ip.is_some_and(|ip| ip == own || own.is_unspecified())
+            || app.cli.admin_host.iter().any(|name| name.eq_ignore_ascii_case(host))
+    };
+    if !host_name(request.headers()).is_some_and(is_own) {
+        let why =
+            "this `Host` is not the admin port's; a name that leads here is given by --admin-host";
+        return refusal(StatusCode::FORBIDDEN, why);
+    }
+    if check_origin(&request, &[]).is_err() {
+        return refusal(StatusCode::FORBIDDEN, "this origin is not the admin port's");
+    }
+    next.run(request).await
 }
 
 async fn stats(State(app): Shared) -> Json<Value> {
@@ -146,10 +172,6 @@ struct Disconnect {
 }
 
 async fn disconnect(State(app): Shared, request: Request) -> Response {
-    // A page of anyone could post here from an administrator's browser.
-    if check_origin(&request, &[]).is_err() {
-        return refusal(StatusCode::FORBIDDEN, "this origin may not disconnect anybody");
-    }
     let deadline = app.hub.limits().handshake_deadline;
     let body = match crate::body::read(request.into_body(), MAX_BODY_BYTES, deadline).await {
         Ok(body) => body,
@@ -198,6 +220,7 @@ async fn metrics(State(app): Shared) -> Response {
         draining: app.hub.is_draining(),
         uptime: app.started.elapsed(),
         redis: app.redis.as_ref().map(RedisBus::stats),
+        keys: app.keys.as_ref().and_then(Jwks::age),
     };
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, app.metrics.text(&gauges)).into_response()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tidings_auth_jwt::Jwks;
 use tidings_bus_redis::RedisBus;
 use tidings_core::json::Object;
 use tidings_core::{
@@ -27,6 +28,8 @@ pub(crate) struct App {
     pub(crate) demo_secret: Option<String>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) redis: Option<RedisBus>,
+    /// The keys that rotate, when they are read from a URL.
+    pub(crate) keys: Option<Jwks>,
     pub(crate) started: tokio::time::Instant,
 }
 

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use tidings_core::CloseReason;
+use tidings_transport_sse::{SseConfig, closing_response};
 
 use crate::app::App;
+use crate::listen::LastFiles;
 
 /// Whether new connections may come here.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
@@ -15,6 +19,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
         hub if hub.has_failed() => FAILED,
         hub if hub.is_draining() => "draining\n",
         hub if !hub.is_bus_up() => "the bus is away\n",
+        _ if app.keys.as_ref().is_some_and(|keys| keys.age().is_none()) => NO_KEYS,
         _ => return format!("ok{}\n", away(&app)).into_response(),
     };
     (StatusCode::SERVICE_UNAVAILABLE, not_ready).into_response()
@@ -44,12 +49,40 @@ pub(crate) async fn alive(State(app): State<Arc<App>>) -> Response {
     }
 }
 
+const NO_KEYS: &str = "the keys of --jwt-jwks could not be read yet\n";
 const FAILED: &str = "a task of the node has panicked\n";
 
-/// Lets go of connections that could carry further requests, once the node drains.
+/// Refuses a request that does not say for whom it is, or says it twice (RFC 9112, section 3.2).
+pub(crate) async fn one_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts == 1 || hosts == 0 && request.version() == Version::HTTP_10 {
+        return next.run(request).await;
+    }
+    (StatusCode::BAD_REQUEST, "a request has one `Host`\n").into_response()
+}
+
+/// Refuses all but probes when only the last files are left. A plain `EventSource` ends for good on a status, so it is
+/// told by a stream to come back.
+pub(crate) async fn keep_files(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_last = request.extensions().get::<LastFiles>().is_some();
+    if !is_last || matches!(path, "/healthz" | "/readyz") {
+        return next.run(request).await;
+    }
+    if path == "/events" && request.method() == Method::GET {
+        let (retry, reason) = (SseConfig::default().retry * 2, CloseReason::TRY_AGAIN_LATER);
+        return closing_response(false, retry, &reason).map(Body::new);
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "out of files\n")
+        .into_response()
+}
+
+/// Lets go of connections that could carry further requests, once the node drains or their files are wanted.
 pub(crate) async fn let_go(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let is_last = request.extensions().get::<LastFiles>().is_some();
     let mut response = next.run(request).await;
-    if app.hub.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    let is_over = is_last || app.hub.is_draining();
+    if is_over && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidings_bus_redis::RedisStats;
 use tidings_core::{AuthError, Event, Observer, PublishError, Stats};
 
-use crate::redis;
+use crate::{log, redis};
 
 /// Counts events. Nothing is counted by user, room or tenant, so it does not grow.
 #[derive(Debug, Default)]
@@ -47,6 +47,8 @@ pub(crate) struct Gauges {
     pub(crate) draining: bool,
     pub(crate) uptime: Duration,
     pub(crate) redis: Option<RedisStats>,
+    /// How long ago the keys were read, when they rotate.
+    pub(crate) keys: Option<Duration>,
 }
 
 impl Observer for Metrics {
@@ -89,6 +91,11 @@ impl Observer for Metrics {
 }
 
 impl Metrics {
+    /// A connection was not taken, since files were out or for an error.
+    pub(crate) fn not_accepted(&self, reason: &'static str) {
+        self.count(NOT_ACCEPTED, reason.into(), 1);
+    }
+
     fn count(&self, family: &'static str, label: Cow<'static, str>, n: u64) {
         let mut labelled = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
         *labelled.entry((family, label)).or_default() += n;
@@ -124,6 +131,12 @@ impl Metrics {
                 text.sample(name, Some((label, value)), *count as f64);
             }
         }
+        text.family(
+            "log_lines_dropped_total",
+            "Lines that the log's reader did not take.",
+            "counter",
+        );
+        text.sample("log_lines_dropped_total", None, log::dropped() as f64);
         self.latency.write(&mut text);
         now.write(&mut text);
         text.0
@@ -174,6 +187,10 @@ impl Gauges {
         ] {
             text.family(name, help, "gauge");
             text.sample(name, None, value);
+        }
+        if let Some(age) = self.keys {
+            text.family("keys_age_seconds", "Since the keys of tokens were read.", "gauge");
+            text.sample("keys_age_seconds", None, age.as_secs_f64());
         }
         if let Some(stats) = &self.redis {
             redis::write(stats, text);
@@ -243,12 +260,14 @@ const OPENED: &str = "connections_opened_total";
 const CLOSED: &str = "connections_closed_total";
 const AUTH: &str = "authentications_total";
 const REFUSED: &str = "refused_total";
+const NOT_ACCEPTED: &str = "not_accepted_total";
 const SLOW: &str = "too_slow_total";
 const GAPS: &str = "gaps_total";
 const PUBLISHED: &str = "publications_total";
 
 /// Counters by a label: the family, the label, what it counts.
-const FAMILIES: [(&str, &str, &str); 7] = [
+const FAMILIES: [(&str, &str, &str); 8] = [
+    (NOT_ACCEPTED, "reason", "Connections that were dropped before a request: no files, an error."),
     (OPENED, "transport", "Connections that were taken in."),
     (
         CLOSED,

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::app::App;
-use crate::front::{alive, let_go, ready};
+use crate::front::{alive, keep_files, let_go, ready};
+use crate::peer::{host_name, is_forwarded, is_loopback};
 
 type Shared = State<Arc<App>>;
 
@@ -27,6 +28,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .merge(crate::page::router())
+        .layer(from_fn(keep_files))
         .layer(from_fn_with_state(app.clone(), let_go))
         .with_state(app)
 }
@@ -48,9 +50,18 @@ struct TokenFor {
     user: String,
 }
 
-/// A token for the page; only in demo mode, which is on loopback only.
-async fn demo_token(State(app): Shared, Query(TokenFor { user }): Query<TokenFor>) -> Response {
+/// A token for the page; only in demo mode, which is on loopback only: not for the clients of a proxy, and not for a page
+/// whose name leads here.
+async fn demo_token(
+    State(app): Shared,
+    Query(TokenFor { user }): Query<TokenFor>,
+    headers: HeaderMap,
+) -> Response {
     let Some(secret) = &app.demo_secret else { return StatusCode::NOT_FOUND.into_response() };
+    if is_forwarded(&headers) || !host_name(&headers).is_some_and(is_loopback) {
+        let why = "demo tokens are for this machine alone: start the server with --jwt-hs256-secret or --jwt-jwks\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
     let expires_at = unix_now() + DEMO_TOKEN_SECONDS;
     let claims = serde_json::json!({"sub": user, "exp": expires_at, "rooms": ["*"]}).to_string();
     let token = tidings_auth_jwt::sign_hs256(secret.as_bytes(), &claims);

@@ -19,7 +19,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 /// Longest wait for anything that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-const SECRET: &str = "a secret of at least thirty-two bytes, for tests";
+pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes, for tests";
 const PUBLISH_KEY: &str = "publish-key";
 
 /// Waits for `what`, or fails the test.
@@ -79,13 +79,26 @@ impl Server {
     }
 
     fn spawn(listen: &str, flags: &[&str]) -> Self {
+        let mut command = Self::command(listen);
+        command.args(flags);
+        Self::run(command)
+    }
+
+    /// What would start it in demo mode, for more flags, variables and outputs.
+    pub(crate) fn command(listen: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings-server"));
+        command.args(["--listen", listen, "--admin-listen", "127.0.0.1:0", "--open-rooms"]).args([
+            "--workers",
+            "2",
+            "--publish-key",
+            PUBLISH_KEY,
+        ]);
         command
-            .args(["--listen", listen, "--admin-listen", "127.0.0.1:0", "--open-rooms"])
-            .args(["--workers", "2", "--publish-key", PUBLISH_KEY])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+    }
+
+    /// Starts it by this command, and reads what it prints.
+    pub(crate) fn run(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let output = Arc::default();
         let mut readers = vec![keep(child.stderr.take().expect("a pipe"), &output)];
@@ -166,7 +179,11 @@ impl Server {
     }
 
     pub(crate) fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh").success());
     }
 
