@@ -134,8 +134,10 @@ impl MemoryBus {
         self.shared.state().flush(&self.shared.config);
     }
 
-    /// For tests of repair: the next `publications` that history keeps reach no link, as if they had been lost on the
-    /// way. Their receipts say so by 0 links.
+    /// For tests of repair: the next `publications` that history keeps reach no link, and the links go on, which no bus may
+    /// do (see [`Bus`]). Clients that stay connected get them once the next message of the topic comes, or within
+    /// [`Limits::history_check`](tidings_core::Limits::history_check); one that comes back with the cursor of a later
+    /// message of another topic may not. The receipts say so by 0 links.
     pub fn drop_next(&self, publications: u32) {
         self.shared.state().dropping = publications;
     }

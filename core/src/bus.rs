@@ -19,6 +19,10 @@ pub const MAX_PARTITIONS: u16 = 64;
 /// # Behavior
 /// - Everything reaches a node through its link, also what the node itself published.
 /// - A bus does not repair a broken link: the link ends, and core connects a new one.
+/// - A link loses nothing, or it ends: between two deliveries nothing of its topics is missing. Cursors rest on it, so that a
+///   bus whose link drops one message and goes on may lose it for a client that comes back. Core reads the history
+///   wherever an offset does not follow the last one, but only where a later message of that topic, or
+///   [`Limits::history_check`](crate::Limits::history_check), shows it.
 #[async_trait]
 pub trait Bus: Debug + Send + Sync + 'static {
     /// Publishes a batch; one answer per publication, in order.
@@ -62,7 +66,7 @@ pub trait Bus: Debug + Send + Sync + 'static {
 pub struct BusLink {
     /// States what is to be delivered.
     pub interest: Box<dyn BusInterest>,
-    /// What arrives. Its end, or an error, is the one sign that the link is dead.
+    /// What arrives, without a hole. Its end, or an error, is the one sign that the link is dead.
     pub deliveries: BoxStream<'static, Result<Delivery, BusError>>,
 }
 

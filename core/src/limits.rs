@@ -59,6 +59,10 @@ pub struct Limits {
     /// Time between two looks at the tops of all topics that are kept; 30 s, and 0 switches it off. A message that a
     /// link lost, with none after it, is found by then.
     pub history_check: Duration,
+    /// How long a connection keeps its cursor while it hears nothing that has a newer one; 5 min. Then it is sent a message
+    /// `cursor`, so that it never comes back with one that is older than what the bus remembers of silent topics: keep it
+    /// well below an hour, which is what the memory bus remembers. Costs one short message per connection and time.
+    pub cursor_age: Duration,
     /// Most bytes that wait for one shard; 8 MiB. Beyond it the bus is read no further until the shard
     /// caught up; members lose nothing.
     pub inbox_bytes: usize,
@@ -86,6 +90,7 @@ impl Default for Limits {
             token_leeway: Duration::from_secs(5),
             presence_linger: Duration::from_secs(5),
             history_check: Duration::from_secs(30),
+            cursor_age: Duration::from_secs(300),
             inbox_bytes: 8 * 1024 * 1024,
         }
     }
@@ -117,6 +122,7 @@ impl Limits {
             "token_leeway" => self.token_leeway = seconds_or_zero(name, value)?,
             "presence_linger" => self.presence_linger = seconds_or_zero(name, value)?,
             "history_check" => self.history_check = seconds_or_zero(name, value)?,
+            "cursor_age" => self.cursor_age = seconds(name, value)?,
             "inbox_bytes" => self.inbox_bytes = size(name, value)?,
             _ => return Err(LimitsError::Unknown(name.to_owned())),
         }

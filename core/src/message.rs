@@ -153,8 +153,18 @@ impl fmt::Debug for Payload {
 /// Longest type, in bytes (protocol, "Messages").
 const MAX_TYPE_BYTES: usize = 128;
 /// Types that only the server sends (protocol, "From the server").
-const RESERVED: [&str; 9] =
-    ["connected", "error", "open", "ok", "gap", "pong", "close", "room:joined", "room:left"];
+const RESERVED: [&str; 10] = [
+    "connected",
+    "error",
+    "open",
+    "ok",
+    "gap",
+    "pong",
+    "close",
+    "cursor",
+    "room:joined",
+    "room:left",
+];
 const RESERVED_PREFIXES: [&str; 3] = ["presence:", "server:", "token:"];
 
 #[cfg(test)]
@@ -171,9 +181,15 @@ mod tests {
 
     #[test]
     fn the_servers_own_types_are_reserved_and_no_others() {
-        for kind in
-            ["connected", "room:left", "presence:joined", "server:x", "token:renew", "close"]
-        {
+        for kind in [
+            "connected",
+            "room:left",
+            "presence:joined",
+            "server:x",
+            "token:renew",
+            "close",
+            "cursor",
+        ] {
             assert!(MessageType::new(kind).is_ok_and(|k| k.is_reserved()), "{kind}");
         }
         for kind in ["room:message", "connected2", "presence", "join:room", "message"] {

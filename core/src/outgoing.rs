@@ -108,6 +108,11 @@ impl Outgoing {
         Self { kind: "ok".into(), id: None, room: None, cursor: None, payload: None }
     }
 
+    /// `cursor`: only a newer one, beside it.
+    pub fn cursor() -> Self {
+        Self { kind: "cursor".into(), id: None, room: None, cursor: None, payload: None }
+    }
+
     /// `token:renewed` or `token:expiring`, with seconds since 1970.
     pub fn token(kind: &'static str, expires_at: Option<u64>) -> Self {
         #[derive(Serialize)]

@@ -1,8 +1,9 @@
 //! Where a node stands in each topic that is kept: what it has dispatched, what it misses, and the cursor.
 //!
-//! A link that is whole loses nothing; holes come from links that died. So on a new link the driver has the tops
-//! of all topics read, and again from time to time, since a lost last message leaves no later hole. What is missing
-//! is read once per topic and dispatched before anything later of that topic. The cursor of a partition never
+//! A link loses nothing or dies, says [`Bus`](crate::Bus); holes come from links that died. So on a new link the driver
+//! has the tops of all topics read, and again from time to time. Nevertheless only what follows by its offset, or by
+//! its clock, is dispatched as it comes: what is missing is read once per topic, after what a reading proved, and
+//! dispatched before anything later of that topic. The cursor of a partition never
 //! passes a hole: it is the clock of the last message dispatched, but stays below what may be missing.
 //!
 //! It has no clock and reads nothing: [`poll`](Positions::poll) says what to ask of the
@@ -27,6 +28,8 @@ pub struct Positions {
     /// Topics whose missing part is to be read.
     to_read: VecDeque<Topic>,
     reading: usize,
+    /// Bytes of what waits for the missing part of its topic.
+    held: usize,
     serial: u64,
 }
 
@@ -73,6 +76,7 @@ impl Positions {
             tracks: HashMap::new(),
             to_read: VecDeque::new(),
             reading: 0,
+            held: 0,
             serial: 0,
         }
     }
@@ -95,6 +99,7 @@ impl Positions {
             subscribed: false,
             following: false,
             known: u64::MAX,
+            proven: 0,
             missing: None,
             held: VecDeque::new(),
             to_look: false,
@@ -123,7 +128,8 @@ impl Positions {
 
     /// A topic has lost its last member.
     pub fn forget(&mut self, topic: &Topic) {
-        let Some(track) = self.tracks.remove(topic) else { return };
+        let Some(mut track) = self.tracks.remove(topic) else { return };
+        self.held -= track.let_go();
         let partition = &mut self.partitions[usize::from(track.partition)];
         partition.told(topic);
         if track.following {
@@ -180,8 +186,7 @@ impl Positions {
         if known.epoch != position.epoch {
             self.epoch_changed(partition, position.epoch);
         }
-        let known = &mut self.partitions[usize::from(partition)];
-        known.delivered = known.delivered.max(position.clock);
+        self.partitions[usize::from(partition)].brought(position.clock);
         self.arrived(delivery, steps);
     }
 
@@ -192,22 +197,22 @@ impl Positions {
         else {
             return;
         };
-        match (track.last, &mut track.missing) {
+        let run = self.partitions[usize::from(track.partition)].run;
+        match (track.last, track.missing) {
             (None, _) => {
                 track.early.get_or_insert((Top { offset, clock }, offset)).1 = offset;
             }
             (Some(last), _) if offset <= last.offset => {}
-            (Some(_), Some(missing)) => {
-                if track.held.len() == MAX_HELD {
-                    track.held.clear();
-                    *missing = offset;
-                } else {
-                    track.held.push_back(delivery);
-                }
+            (Some(_), Some(_)) if self.held + delivery.message.len() > MAX_HELD => {
+                self.held -= track.let_go();
+                track.missing = Some(offset);
             }
-            // Of a topic that the store did not know, the first message may have any offset.
+            (Some(_), Some(_)) => self.hold(delivery),
+            // Of a topic that the store did not know, the first message may have any offset. When the link brought all
+            // of the partition since the topic was read, nothing of it can have been between.
             (Some(last), None)
-                if offset == last.offset + 1 || (last.offset == 0 && track.following) =>
+                if offset == last.offset + 1
+                    || (last.offset == 0 && track.following && run <= track.proven + 1) =>
             {
                 self.dispatch(delivery, steps);
             }
@@ -252,7 +257,7 @@ impl Positions {
             let (era, partition) = (partition.era, track.partition);
             self.reading += 1;
             // Of what was looked at and found whole the store may know nothing any more.
-            let question = Question::After(topic, last.clock.max(track.known));
+            let question = Question::After(topic, last.clock.max(track.proven));
             return Some(Ask { partition, question, era, link, serials, upto });
         }
         None
@@ -313,6 +318,7 @@ impl Positions {
         track.missing = None;
         // While it is behind: the cursor of the first of these must not count the last.
         for delivery in std::mem::take(&mut track.held) {
+            self.held -= delivery.message.len();
             self.arrived(delivery, steps);
         }
         if self.tracks.get(topic).is_some_and(|track| track.missing.is_none()) {
@@ -406,7 +412,7 @@ impl Positions {
             partition.following += 1;
             track.following = true;
         }
-        track.known = clock;
+        (track.known, track.proven) = (clock, clock);
     }
 
     /// Something up to `offset` is missing.
@@ -422,6 +428,7 @@ impl Positions {
 
     fn hold(&mut self, delivery: Delivery) {
         if let Some(track) = self.tracks.get_mut(&delivery.topic) {
+            self.held += delivery.message.len();
             track.held.push_back(delivery);
         }
     }
@@ -469,11 +476,11 @@ impl Positions {
             if track.last.take().is_some() {
                 track.gap = Some(GapReason::Epoch);
                 self.partitions[usize::from(number)].untold.insert(topic.clone());
-                (track.following, track.known) = (false, 0);
+                (track.following, track.known, track.proven) = (false, 0, 0);
                 self.partitions[usize::from(number)].behind.insert((0, topic.clone()));
             }
             (track.missing, track.early) = (None, None);
-            track.held.clear();
+            self.held -= track.let_go();
             (track.to_look, track.to_read) = (false, false);
             look(track, topic, &mut self.partitions);
         }
@@ -484,7 +491,7 @@ impl Positions {
 const MAX_TOPS: usize = 512;
 /// Most repairs under way at once, so that many topics after an outage do not swamp the store.
 const MAX_READS: usize = 8;
-/// Deliveries of a topic that wait for its missing part; beyond it they are read again from the history.
-const MAX_HELD: usize = 256;
+/// Bytes of the deliveries that wait for the missing parts of their topics; those beyond are read from the history.
+const MAX_HELD: usize = 8 * 1024 * 1024;
 /// Ended epochs that are remembered.
 const MAX_PAST: usize = 8;

@@ -164,6 +164,37 @@ async fn a_start_does_not_hang() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_join_whose_place_cannot_be_read_is_unavailable_in_time() {
+    let bus = Faulty::new(MemoryBus::default(), false);
+    let hub = start(&bus).await.expect("the bus is there");
+    let mut client = Client::connect(&hub, "u").await;
+    bus.fault.send_replace(Fault::HistoryHangs);
+    let start_time = Instant::now();
+    client.say(r#"{"type":"join:room","payload":{"roomId":"a"}}"#).await;
+    assert_eq!(client.next("error").await["payload"]["code"], "unavailable");
+    assert_eq!(start_time.elapsed().as_secs(), Limits::default().bus_deadline.as_secs());
+    bus.fault.send_replace(Fault::None);
+    client.join("a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_sent_a_newer_cursor_when_it_heard_none_for_so_long() {
+    let hub = start(&Faulty::new(MemoryBus::default(), false)).await.expect("the bus is there");
+    let mut client = Client::connect(&hub, "u").await;
+    let age = Limits::default().cursor_age;
+    for n in 0..3 {
+        tokio::time::sleep(age - Duration::from_secs(5)).await;
+        publish(&hub, news(&everyone(), n)).await;
+        client.hears(n).await;
+    }
+    let heard = Instant::now();
+    tokio::time::sleep(age - Duration::from_secs(5)).await;
+    client.next("cursor").await;
+    let waited = heard.elapsed();
+    assert!(waited >= age && waited < age + Duration::from_secs(10), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscription_that_hangs_is_a_lost_link() {
     let bus = Faulty::new(MemoryBus::default(), false);
     let hub = start(&bus).await.expect("the bus is there");

@@ -48,6 +48,10 @@ pub(crate) fn retry_line(retry: Duration) -> Bytes {
 }
 
 fn event(kind: &str, cursor: Option<&str>, data: &[u8]) -> Bytes {
+    // An event without data fires nothing, and its id is the last one all the same (HTML, 9.2.6).
+    if let ("cursor", Some(cursor)) = (kind, cursor) {
+        return [ID, cursor.as_bytes(), b"\n\n"].concat().into();
+    }
     // `EventSource` uses `error` for itself.
     let kind = if kind == "error" { "server:error" } else { kind };
     let cursor_len = cursor.map_or(0, |cursor| cursor.len() + ID.len() + 1);
@@ -92,3 +96,17 @@ const HEARTBEAT: &[u8] = b": ping\n\n";
 const EVENT: &[u8] = b"event: ";
 const ID: &[u8] = b"id: ";
 const DATA: &[u8] = b"data: ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_cursor_is_an_id_alone() {
+        let mut message = Outgoing::cursor();
+        message.cursor = Some("c1".into());
+        for framing in [FRAMING, ENVELOPE] {
+            assert_eq!((framing.encode)(&message), "id: c1\n\n");
+        }
+    }
+}

@@ -18,6 +18,8 @@ pub(super) struct Partition {
     pub(super) link: u64,
     /// The clock of the link's last delivery.
     pub(super) delivered: u64,
+    /// From this clock on the link brought every message of the partition.
+    pub(super) run: u64,
     /// By readings, every following topic is whole up to here.
     pub(super) checked: u64,
     /// How many topics follow: subscribed, and known to be whole since.
@@ -41,6 +43,8 @@ pub(super) struct Track {
     pub(super) following: bool,
     /// Whole up to this clock; more when it follows.
     pub(super) known: u64,
+    /// A reading has shown it to be whole up to this clock. What the link brought since only says so by its contract.
+    pub(super) proven: u64,
     /// Something up to this offset is missing and being read.
     pub(super) missing: Option<u64>,
     /// What came meanwhile, in order.
@@ -52,11 +56,26 @@ pub(super) struct Track {
     pub(super) gap: Option<GapReason>,
 }
 
+impl Track {
+    /// Drops what is held. Answers how many bytes that was.
+    pub(super) fn let_go(&mut self) -> usize {
+        self.held.drain(..).map(|delivery| delivery.message.len()).sum()
+    }
+}
+
 impl Partition {
     /// The cursor. Whoever comes back with a mark of the present epoch has been told what ended with the last one.
     pub(super) fn mark(&self) -> Mark {
         let before = self.before.filter(|_| !self.untold.is_empty());
         before.unwrap_or_else(|| Mark::new(self.epoch, self.entry()))
+    }
+
+    /// The link has brought a message.
+    pub(super) fn brought(&mut self, clock: u64) {
+        if self.delivered == 0 || clock > self.delivered + 1 {
+            self.run = clock;
+        }
+        self.delivered = self.delivered.max(clock);
     }
 
     /// A topic has been told of its gap, or has no member left who could be.

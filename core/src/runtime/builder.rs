@@ -148,6 +148,7 @@ impl HubBuilder {
         let shards: Vec<_> = (0..self.shards)
             .map(|n| {
                 let (heartbeat, observer) = (self.limits.heartbeat, self.observer.clone());
+                let cursor_age = self.limits.cursor_age;
                 let bus = self.bus.clone();
                 let partition = Arc::new(move |topic: &Topic| bus.partition(topic));
                 let (wishes, key, attendance) = (wishes.clone(), key.clone(), attendance.clone());
@@ -155,6 +156,7 @@ impl HubBuilder {
                     n,
                     wishes,
                     heartbeat,
+                    cursor_age,
                     emptied.clone(),
                     observer,
                     key,

@@ -153,9 +153,7 @@ impl Dispatcher {
                 Some(Happened::Wish(wish)) => self.wish(wish),
                 Some(Happened::Link(partition, event)) => self.link_event(partition, event).await,
                 Some(Happened::Read(ask, answer)) => self.read(&ask, answer).await,
-                Some(Happened::Look) => {
-                    self.kept.iter_mut().for_each(|k| k.positions.look_at_all())
-                }
+                Some(Happened::Look) => self.look(),
                 None => return,
             }
             // A link that is never empty must not keep the thread.
@@ -191,6 +189,14 @@ impl Dispatcher {
             self.wishes.poll_recv(cx).map(|wish| wish.map(Happened::Wish))
         })
         .await
+    }
+
+    /// Has all topics looked at. Shards whose topics are silent learn by it how far the last look has brought the node.
+    fn look(&mut self) {
+        let Some(kept) = &mut self.kept else { return };
+        kept.positions.look_at_all();
+        let marks = kept.positions.marks();
+        self.shards.iter().for_each(|shard| shard.point(marks.clone()));
     }
 
     fn wish(&mut self, wish: Wish) {

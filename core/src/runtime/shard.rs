@@ -30,6 +30,7 @@ pub(crate) struct Members {
     shard: usize,
     wishes: mpsc::UnboundedSender<Wish>,
     heartbeat: Duration,
+    cursor_age: Duration,
     emptied: Arc<Notify>,
     pub(super) observer: Observing,
     cursors: Option<CursorKey>,
@@ -186,6 +187,14 @@ impl Members {
             sweep.written += left;
             slot.sweep(now, heard, self.heartbeat);
             slot.flow.forget_floors(self.standing.point());
+            if let Some(cursors) = &self.cursors
+                && slot.wants_cursor(now, self.cursor_age)
+            {
+                let mut message = Outgoing::cursor();
+                let cursor = cursors.write(&slot.who.tenant, self.standing.point());
+                message.cursor = Some(cursor.into());
+                slot.send([&message]);
+            }
         }
         sweep.next = end;
         let is_over = end == all;
@@ -221,6 +230,7 @@ impl Shard {
         shard: usize,
         wishes: mpsc::UnboundedSender<Wish>,
         heartbeat: Duration,
+        cursor_age: Duration,
         emptied: Arc<Notify>,
         observer: Observing,
         cursors: Option<CursorKey>,
@@ -233,6 +243,7 @@ impl Shard {
             shard,
             wishes,
             heartbeat,
+            cursor_age,
             emptied,
             observer,
             cursors,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,12 @@ pub(crate) struct Slot {
     pub(crate) next_ping: Duration,
     pinged_at: Option<Duration>,
     pub(crate) flow: Flow<Arc<Routed>>,
+    /// It was given a cursor since the last sweep.
+    has_cursor: AtomicBool,
+    /// When it was last given one, as the sweeps saw it.
+    cursor_at: Duration,
+    /// The last gap that it was told of what is no room: others of its epoch are the same.
+    own_gap: Option<Mark>,
     /// The rooms of which it wants to know who comes and goes.
     #[expect(
         clippy::box_collection,
@@ -55,6 +62,9 @@ impl Slot {
             next_ping: Duration::MAX,
             pinged_at: None,
             flow: Flow::default(),
+            has_cursor: AtomicBool::new(true),
+            cursor_at: Duration::ZERO,
+            own_gap: None,
             watched: None,
         }
     }
@@ -65,12 +75,32 @@ impl Slot {
             return;
         }
         let framing = self.framing.framing;
-        self.push_frames(messages.into_iter().map(|m| framed(framing, m, &self.observer)));
+        self.push_frames(messages.into_iter().map(|message| {
+            self.notes_cursor(message.cursor.is_some());
+            framed(framing, message, &self.observer)
+        }));
+    }
+
+    fn notes_cursor(&self, is_one: bool) {
+        if is_one {
+            self.has_cursor.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was given no cursor for so long, and could be given that of its shard.
+    pub(crate) fn wants_cursor(&mut self, now: Duration, age: Duration) -> bool {
+        if !self.flow.is_live() || std::mem::take(self.has_cursor.get_mut()) {
+            self.cursor_at = now;
+        }
+        now.saturating_sub(self.cursor_at) >= age
     }
 
     /// Sends deliveries as they are.
     pub(crate) fn push<'a>(&self, routed: impl IntoIterator<Item = &'a Arc<Routed>>) {
-        self.push_frames(routed.into_iter().map(|r| r.frame(self.framing, &self.observer)));
+        self.push_frames(routed.into_iter().map(|routed| {
+            self.notes_cursor(routed.place.is_some());
+            routed.frame(self.framing, &self.observer)
+        }));
     }
 
     /// What its transport cannot frame ends the connection.
@@ -158,11 +188,20 @@ impl Slot {
         }
     }
 
-    fn tell(&self, told: Vec<Told<Arc<Routed>>>) {
+    fn tell(&mut self, told: Vec<Told<Arc<Routed>>>) {
         for told in told {
             match told {
                 Told::Message(routed) => self.push([&routed]),
-                Told::Gap(topic, reason, _) => self.send([&gap_of(&topic, reason)]),
+                Told::Gap(topic, reason, mark) => {
+                    if topic.as_room().is_none() && reason == GapReason::Epoch {
+                        // What a partition lost before an epoch is told once: it has no room whatever topic it was of.
+                        let before = std::mem::replace(&mut self.own_gap, mark);
+                        if before.zip(mark).is_some_and(|(one, other)| one.is_of_epoch(other)) {
+                            continue;
+                        }
+                    }
+                    self.send([&gap_of(&topic, reason)]);
+                }
             }
         }
     }

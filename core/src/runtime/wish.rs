@@ -1,6 +1,7 @@
 //! What shards and connections ask of the dispatcher: the topics that somebody is in, or will be.
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::hub::Hub;
 use crate::Topic;
@@ -45,13 +46,14 @@ impl Drop for Wished {
 }
 
 impl Hub {
-    /// Has topics subscribed for a connection of a shard, and waits for it.
+    /// Has topics subscribed for a connection of a shard, and waits for it, at most for `bus_deadline`.
     ///
     /// # Errors
     /// [`BusAway`]: nothing is wished for any more.
     pub(crate) async fn want(&self, shard: usize, topics: Vec<Topic>) -> Result<Wished, BusAway> {
         let (mut wished, subscribed) = self.wish(shard, topics);
-        wished.before = subscribed.await.unwrap_or(Err(BusAway))?;
+        let subscribed = timeout(self.0.limits.bus_deadline, subscribed).await;
+        wished.before = subscribed.map_or(Err(BusAway), |told| told.unwrap_or(Err(BusAway)))?;
         Ok(wished)
     }
 

@@ -41,6 +41,7 @@ fn shard_of(connections: usize, outbox_bytes: usize) -> (Shard, Vec<Arc<Outbox>>
         0,
         wishes,
         second,
+        second,
         Arc::default(),
         Observing::default(),
         None,

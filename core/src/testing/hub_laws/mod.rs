@@ -75,7 +75,10 @@ macro_rules! hub_laws {
             each_cursor_on_the_way_is_good_to_go_on_from
             a_join_with_a_cursor_replays_the_room_and_nothing_twice
             a_message_that_the_link_lost_comes_before_the_next_of_its_topic
+            the_first_messages_of_a_room_are_read_when_the_link_lost_them
+            what_a_link_lost_before_it_died_is_read_and_no_gap_is_told
             a_lost_last_message_is_found_by_the_look_at_the_tops
+            a_connection_that_hears_nothing_is_sent_a_newer_cursor
             a_cut_link_is_mended_and_clients_notice_nothing
             what_is_no_longer_kept_is_told_and_the_rest_follows
             a_flushed_store_is_told_as_a_gap
