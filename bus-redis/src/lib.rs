@@ -49,6 +49,7 @@ mod slots;
 mod spawn;
 mod spelling;
 mod stats;
+mod strays;
 mod tls;
 mod topology;
 mod url;

@@ -30,7 +30,8 @@ pub(crate) async fn connect(
     let server = partition.server().await?;
     let session = server.reach().await?;
     let channel = partition.key("probe:", &format!("{:016x}", random()));
-    let queue = Queue::new(counters.clone(), opener.config.queue_bytes, channel.clone());
+    let own = [channel.clone(), partition.moves_channel()];
+    let queue = Queue::new(counters.clone(), opener.config.queue_bytes, own.clone());
     let queue = Arc::new(queue);
     let guard = LinkGuard(queue.clone());
 
@@ -43,7 +44,7 @@ pub(crate) async fn connect(
     });
     let Opened { redis, driver } = opener.open_primary(&session.address, Some(on_push)).await?;
     let line = Line { redis, queue: queue.clone(), partition: partition.clone() };
-    line.command(partition.subscribe_commands().0, std::slice::from_ref(&channel)).await?;
+    line.command(partition.subscribe_commands().0, &own).await?;
     let probe = Probe::new(partition.clone(), queue.clone(), counters.clone(), channel);
     probe.once(opener.config.deadline).await?;
     queue.is_up();

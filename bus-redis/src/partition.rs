@@ -1,6 +1,6 @@
 //! A unit of order: its server, its names, and what this node has seen of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::Value;
@@ -11,10 +11,11 @@ use crate::RedisConfig;
 use crate::fault::{Failure, Fault};
 use crate::resp::Commands;
 use crate::sabotage::Protection;
-use crate::script::Script;
+use crate::script::{ARRIVE, Script};
 use crate::server::{Server, Session};
-use crate::spawn::random;
+use crate::spawn::{now, random};
 use crate::spelling::{escape, spell, spell_into};
+use crate::strays::Strays;
 use crate::topology::Topology;
 
 /// A unit of order. All its keys and channels begin alike and, in a cluster, live in one slot.
@@ -25,6 +26,7 @@ pub(crate) struct Partition {
     root: String,
     topology: Arc<Topology>,
     seen: Mutex<Seen>,
+    strays: Mutex<Strays>,
     pub(crate) record_lifetime_ms: String,
     pub(crate) deadline: Duration,
     /// The secret of the bus, once known; of the first partition only.
@@ -66,6 +68,7 @@ impl Partition {
             root: format!("{}:{{{}}}:", config.prefix, topology.tag(index)),
             topology,
             seen: Mutex::default(),
+            strays: Mutex::default(),
             record_lifetime_ms: config.record_lifetime.as_millis().to_string(),
             deadline: config.deadline,
             secret: Mutex::default(),
@@ -117,14 +120,15 @@ impl Partition {
         let attempts = async {
             loop {
                 let (server, session) = self.session().await?;
-                let Some(call) = ask(&session) else {
-                    return Err(Failure::away("nobody waits for it any more"));
-                };
-                open = Some((server.clone(), session.clone()));
-                let outcome = match call {
-                    Call::Script(script, question) => server.run(&session, script, &question).await,
-                    Call::Transaction(commands) => server.transact(&session, commands).await,
-                    Call::Publish(question) => server.publish(&session, &question).await,
+                let outcome = match self.arrive(&server, &session).await {
+                    Err(failure) => Err(failure.unsent()),
+                    Ok(()) => {
+                        let Some(call) = ask(&session) else {
+                            return Err(Failure::away("nobody waits for it any more"));
+                        };
+                        open = Some((server.clone(), session.clone()));
+                        self.carry_out(&server, &session, call).await
+                    }
                 };
                 match outcome {
                     Err(failure)
@@ -146,6 +150,41 @@ impl Partition {
         let Some((server, session)) = open else { return Err(late) };
         server.suspect(&session, Failure::timed_out());
         Err(Failure::timed_out())
+    }
+
+    async fn carry_out(
+        &self,
+        server: &Server,
+        session: &Session,
+        call: Call,
+    ) -> Result<Value, Failure> {
+        let outcome = match call {
+            Call::Script(script, question) => return server.run(session, script, &question).await,
+            Call::Transaction(commands) => server.transact(session, commands).await,
+            Call::Publish(question) => server.publish(session, &question).await,
+        };
+        if outcome.is_ok() {
+            self.strays().answered(&session.run, now());
+        }
+        outcome
+    }
+
+    /// Tells the store, before all else, when another server has last answered a publication of this node. When nodes
+    /// were here already by then, all tell their clients a gap.
+    async fn arrive(&self, server: &Server, session: &Session) -> Result<(), Failure> {
+        let Some(last) = self.strays().last(&session.run) else { return Ok(()) };
+        let mut arguments = self.standing(session).to_vec();
+        arguments.push(self.publish_command().into());
+        arguments.push(self.moves_channel().into());
+        arguments.push(last.elapsed().as_millis().to_string().into());
+        let keys = vec![self.state_key(), self.samples_key()];
+        server.run(session, &ARRIVE, &Question { keys, arguments }).await?;
+        self.strays().told(&session.run, last);
+        Ok(())
+    }
+
+    fn strays(&self) -> MutexGuard<'_, Strays> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The slot may have moved: look again before the next call.
@@ -174,6 +213,11 @@ impl Partition {
     pub(crate) fn write_channel(&self, topic: &Topic, text: &mut String) {
         text.push_str(&self.root);
         spell_into(topic, text);
+    }
+
+    /// By which all links of it are ended.
+    pub(crate) fn moves_channel(&self) -> String {
+        self.key("moves", "")
     }
 
     /// A name of this partition's.

@@ -19,6 +19,7 @@ pub(crate) struct Queue {
     counters: Arc<Counters>,
     max_bytes: usize,
     probe_channel: String,
+    moves_channel: String,
     /// The last probe that came back.
     probed: watch::Sender<u64>,
 }
@@ -54,9 +55,13 @@ pub(crate) struct Heard {
 struct End(Option<BusError>);
 
 impl Queue {
-    pub(crate) fn new(counters: Arc<Counters>, max_bytes: usize, probe_channel: String) -> Self {
+    pub(crate) fn new(
+        counters: Arc<Counters>,
+        max_bytes: usize,
+        [probe_channel, moves_channel]: [String; 2],
+    ) -> Self {
         let probed = watch::Sender::new(0);
-        Self { state: Mutex::default(), counters, max_bytes, probe_channel, probed }
+        Self { state: Mutex::default(), counters, max_bytes, probe_channel, moves_channel, probed }
     }
 
     /// Takes what Redis sent unasked. Never waits: the connection would wait with it.
@@ -89,7 +94,14 @@ impl Queue {
         if state.end.is_some() {
             return;
         }
-        let Some(topic) = state.topics.get(channel).map(|l| l.topic.clone()) else { return };
+        let Some(topic) = state.topics.get(channel).map(|l| l.topic.clone()) else {
+            drop(state);
+            if channel == self.moves_channel {
+                let text = "a node has published to a Redis that was replaced";
+                self.end(BusError::Unavailable(text.to_owned()));
+            }
+            return;
+        };
         let heard = Heard { topic, bytes: bytes.into() };
         let cost = heard.cost();
         if state.bytes + cost > self.max_bytes {

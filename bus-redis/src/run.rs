@@ -36,6 +36,16 @@ impl Run {
         let mark = if self.durable { "+" } else { "" };
         format!("{}{mark}", self.id)
     }
+
+    /// Whether it is this run that tells so of itself.
+    pub(crate) fn is_of(&self, info: &Info) -> bool {
+        *self.id == *info.field("run_id")
+    }
+
+    /// Whether what another run answered is all here.
+    pub(crate) fn has_all_of(&self, other: &Self) -> bool {
+        self.id == other.id || self.durable && other.durable
+    }
 }
 
 /// What a server says of itself.
@@ -96,17 +106,21 @@ const DURABLE: [(&str, &str); 3] =
     [("appendonly", "yes"), ("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")];
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn run(id: &str, durable: bool) -> Run {
+    pub(crate) fn run(id: &str, durable: bool) -> Run {
         let info = Info(format!("# Server\r\nrun_id:{id}\r\n"));
         let address = Address::Tcp { host: "h".to_owned(), port: 1 };
         Run::read(&info, &address, durable).expect("it tells its run")
     }
 
     #[test]
-    fn scripts_are_told_whether_a_run_loses_nothing() {
+    fn a_later_run_has_all_where_both_lose_nothing() {
+        assert!(run("a", false).has_all_of(&run("a", true)), "it is the same run");
+        assert!(run("b", true).has_all_of(&run("a", true)));
+        assert!(!run("b", true).has_all_of(&run("a", false)), "that one may have lost its tail");
+        assert!(!run("b", false).has_all_of(&run("a", true)));
         assert_eq!((run("a", false).text(), run("a", true).text()), ("a".into(), "a+".into()));
     }
 

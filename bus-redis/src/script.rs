@@ -60,6 +60,7 @@ macro_rules! scripts {
 
 scripts! {
     PUBLISH = PARTITION, include_str!("scripts/publish.lua");
+    ARRIVE = ROOMY, PARTITION, include_str!("scripts/arrive.lua");
     PROBE = ROOMY, PARTITION, include_str!("scripts/probe.lua");
     TOPS = ROOMY, PARTITION, include_str!("scripts/tops.lua");
     AFTER = ROOMY, PARTITION, include_str!("scripts/after.lua");

@@ -221,12 +221,13 @@ async fn supervise(shared: Arc<Shared>) {
                     bump(&shared.counters.reconnects);
                 }
                 let address = session.address.clone();
+                let run = session.run.clone();
                 shared.state.send_replace(State::Up(session));
                 let mut suspected = shared.suspected.subscribe();
                 let state = tokio::select! {
                     () = commands => State::Connecting,
                     () = publications => State::Connecting,
-                    () = replaced(&shared, &address) => State::Connecting,
+                    () = replaced(&shared, &address, &run) => State::Connecting,
                     why = suspected.wait_for(|suspected| suspected.0 >= number) => {
                         why.map_or(State::Connecting, |why| State::Away(why.1.clone().unsent()))
                     }
@@ -248,22 +249,30 @@ async fn supervise(shared: Arc<Shared>) {
     }
 }
 
-/// Waits until another server has taken the place; for ever where none can.
-async fn replaced(shared: &Shared, address: &Address) {
+/// Waits until another server has taken the place; for ever where none can. It is asked for whenever a Sentinel says so,
+/// and now and then, since what they say may be lost.
+async fn replaced(shared: &Shared, address: &Address, run: &Run) {
     let interval = shared.opener.config.probe_interval;
     let never = interval.is_zero() || shared.opener.config.lacks(Protection::Replaced);
     if never || !shared.place.may_change() {
         return std::future::pending().await;
     }
+    let told = Arc::new(Notify::new());
+    let _listening = shared.place.listen(&shared.opener, &told);
     loop {
-        sleep(interval).await;
+        let _ = timeout(interval, told.notified()).await;
         for likelier in shared.place.find(&shared.opener).await.unwrap_or_default() {
             if likelier == *address {
                 break;
             }
-            // A Sentinel may be behind and name what is no primary any more.
-            if shared.opener.open_primary(&likelier, None).await.is_ok() {
-                return;
+            // A Sentinel may be behind and name what is no primary any more, or call the same one otherwise.
+            let Ok(mut opened) = shared.opener.open_primary(&likelier, None).await else {
+                continue;
+            };
+            match Info::ask(&mut opened.redis).await {
+                Ok(info) if run.is_of(&info) => break,
+                Ok(_) => return,
+                Err(_) => {}
             }
         }
     }

@@ -1,7 +1,7 @@
 -- What every script that reads or writes history begins with.
 --
--- The partition is a hash: `epoch`, `clock`, `server` (the run of the server that it lives on), and `sampled` (when the
--- last sample was taken). The samples are a sorted set: the clock at some times, in ms.
+-- The partition is a hash: `epoch`, `clock`, `since` (when the epoch began), `server` (the run of the server that it
+-- lives on), and `sampled` (when the last sample was taken). The samples are a sorted set: the clock at some times, in ms.
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -36,7 +36,8 @@ local function standing(partition, samples, now, seen)
       redis.call('ZADD', samples, now, text(clock))
     end
     epoch = seen.fresh
-    redis.call('HSET', partition, 'epoch', epoch, 'clock', text(clock), 'server', seen.server)
+    redis.call('HSET', partition, 'epoch', epoch, 'clock', text(clock), 'server', seen.server,
+      'since', text(now))
   elseif seen.server ~= '' and server ~= seen.server and server ~= seen.server .. '+' then
     redis.call('HSET', partition, 'server', seen.server)
   end

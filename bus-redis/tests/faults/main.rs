@@ -11,6 +11,7 @@ mod errors;
 mod failover;
 mod many;
 mod network;
+mod planned;
 mod restart;
 mod scene;
 mod tail;

@@ -72,7 +72,7 @@ impl World {
         flags.extend(["--node-id".to_owned(), format!("n{number}")]);
         let place = &mut self.nodes[number];
         if let Some(proxy) = &place.proxy {
-            flags.extend(["--bus".to_owned(), format!("redis://{}", proxy.address())]);
+            flags.extend(["--bus".to_owned(), format!("redis://{}?durable=1", proxy.address())]);
         }
         let (addresses, server) = (self.addresses.clone(), self.server.clone());
         place.starting = Some(tokio::spawn(async move {
