@@ -3,31 +3,34 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings_core::{BusError, Claim, NodeId, Presence, Tally, Topic, UserId};
+use tidings_core::{BusError, Claim, LeaseId, Presence, Tally, Topic, UserId};
 
 use crate::MemoryBus;
-use crate::state::away;
 
 #[async_trait]
 impl Presence for MemoryBus {
+    async fn begin(&self, _: u16, lease: &LeaseId, time: Duration) -> Result<(), BusError> {
+        let (now, mut state) = self.shared.present()?;
+        state.claims.begin(now.saturating_add(time), lease);
+        Ok(())
+    }
+
+    async fn renew(&self, _: u16, lease: &LeaseId, time: Duration) -> Result<bool, BusError> {
+        let (now, mut state) = self.shared.present()?;
+        Ok(state.claims.renew(now, lease, now.saturating_add(time)))
+    }
+
     async fn claim(
         &self,
-        node: &NodeId,
-        lease: Duration,
+        _: u16,
+        lease: &LeaseId,
         claims: &[Claim],
-    ) -> Vec<Result<Tally, BusError>> {
-        let Ok((now, mut state)) = self.shared.present() else {
-            return claims.iter().map(|_| Err(away())).collect();
-        };
-        state.claims.claim(now, node, lease, claims).into_iter().map(Ok).collect()
-    }
-
-    async fn renew(&self, node: &NodeId, lease: Duration) -> Result<bool, BusError> {
+    ) -> Result<Option<Vec<Tally>>, BusError> {
         let (now, mut state) = self.shared.present()?;
-        Ok(state.claims.renew(now, node, lease))
+        Ok(state.claims.claim(now, lease, claims))
     }
 
-    async fn expire(&self) -> Result<Vec<(Topic, UserId)>, BusError> {
+    async fn expire(&self, _: u16) -> Result<Vec<(Topic, UserId)>, BusError> {
         let (now, mut state) = self.shared.present()?;
         Ok(state.claims.expire(now))
     }

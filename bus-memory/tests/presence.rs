@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use tidings_bus_memory::{Config, MemoryBus};
-use tidings_core::{Bus, BusError, Claim, NodeId, Presence, Tally, UserId};
+use tidings_core::{Bus, BusError, Claim, LeaseId, Presence, Tally, UserId};
 
 mod common;
 use common::{Clock, HOUR, MINUTE, SECOND, TICK, now, room};
@@ -17,34 +17,37 @@ fn bus() -> (MemoryBus, Clock) {
     (MemoryBus::new(config), clock)
 }
 
-fn node(name: &str) -> NodeId {
-    NodeId::new(name).unwrap()
+fn lease(name: &str) -> LeaseId {
+    LeaseId::new(name).unwrap()
 }
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
-fn claim(bus: &MemoryBus, from: &str, lease: Duration, name: &str, connections: u32) -> Tally {
+fn claim(bus: &MemoryBus, under: &str, time: Duration, name: &str, connections: u32) -> Tally {
     let claim = Claim { topic: room("lobby"), user: user(name), connections };
-    now(Presence::claim(bus, &node(from), lease, &[claim])).remove(0).unwrap()
+    now(bus.begin(0, &lease(under), time)).unwrap();
+    now(Presence::claim(bus, 0, &lease(under), &[claim])).unwrap().unwrap().remove(0)
 }
 
 #[test]
 fn a_lease_ends_to_the_tick() {
     let (bus, clock) = bus();
-    assert!(!now(bus.renew(&node("n1"), MINUTE)).unwrap(), "it begins");
+    assert!(!now(bus.renew(0, &lease("n1"), MINUTE)).unwrap(), "it has not begun");
     claim(&bus, "n1", MINUTE, "ann", 1);
     clock.pass(MINUTE - TICK);
-    assert_eq!(now(bus.expire()).unwrap(), []);
-    assert!(now(bus.renew(&node("n1"), MINUTE)).unwrap());
+    assert_eq!(now(bus.expire(0)).unwrap(), []);
+    assert!(now(bus.renew(0, &lease("n1"), MINUTE)).unwrap());
     clock.pass(MINUTE - TICK);
-    assert_eq!(now(bus.expire()).unwrap(), []);
+    assert_eq!(now(bus.expire(0)).unwrap(), []);
     clock.pass(TICK);
-    assert!(!now(bus.renew(&node("n1"), MINUTE)).unwrap(), "too late");
+    assert!(!now(bus.renew(0, &lease("n1"), MINUTE)).unwrap(), "too late");
+    let claims = [Claim { topic: room("lobby"), user: user("bob"), connections: 1 }];
+    assert_eq!(now(Presence::claim(&bus, 0, &lease("n1"), &claims)).unwrap(), None, "too late");
     assert_eq!(now(bus.members(&room("lobby"))).unwrap(), [user("ann")], "until it is expired");
-    assert_eq!(now(bus.expire()).unwrap(), [(room("lobby"), user("ann"))]);
-    assert_eq!(now(bus.expire()).unwrap(), []);
+    assert_eq!(now(bus.expire(0)).unwrap(), [(room("lobby"), user("ann"))]);
+    assert_eq!(now(bus.expire(0)).unwrap(), []);
     assert_eq!(now(bus.count(&room("lobby"))).unwrap(), 0);
 }
 
@@ -53,12 +56,13 @@ fn a_node_that_lapses_again_and_again_leaves_nothing() {
     let (bus, clock) = bus();
     let mut gone = 0;
     for n in 0..100 {
-        let tally = claim(&bus, "n1", SECOND, "ann", 1);
+        let under = format!("n1, {n}");
+        let tally = claim(&bus, &under, SECOND, "ann", 1);
         assert!(tally.after > tally.before);
-        claim(&bus, "n1", SECOND, &format!("user {n}"), 3);
+        claim(&bus, &under, SECOND, &format!("user {n}"), 3);
         clock.pass(SECOND);
         if n % 10 == 9 {
-            gone += now(bus.expire()).unwrap().len();
+            gone += now(bus.expire(0)).unwrap().len();
         }
     }
     assert_eq!(gone, 100 + 10);
@@ -75,7 +79,7 @@ fn ended_claims_leave_nothing() {
     let text = format!("{bus:?}");
     assert!(!text.contains("ann") && !text.contains("lobby"), "{text}");
     clock.pass(HOUR);
-    assert_eq!(now(bus.expire()).unwrap(), []);
+    assert_eq!(now(bus.expire(0)).unwrap(), []);
 }
 
 #[test]
@@ -88,14 +92,13 @@ fn an_absent_bus_refuses_every_question() {
     assert!(now(history.cursor_key()).is_err_and(away));
     assert!(now(history.tops(0, &[])).is_err_and(away));
     assert!(now(history.after(&room("lobby"), 0, 1)).is_err_and(away));
-    assert!(now(bus.expire()).is_err_and(away));
-    assert!(now(bus.renew(&node("n1"), HOUR)).is_err_and(away));
+    assert!(now(bus.expire(0)).is_err_and(away));
+    assert!(now(bus.renew(0, &lease("n1"), HOUR)).is_err_and(away));
     assert!(now(bus.members(&room("lobby"))).is_err_and(away));
     assert!(now(bus.count(&room("lobby"))).is_err_and(away));
+    assert!(now(bus.begin(0, &lease("n2"), HOUR)).is_err_and(away));
     let claims = [1, 2].map(|n| Claim { topic: room("lobby"), user: user("bob"), connections: n });
-    let answers = now(Presence::claim(&bus, &node("n1"), HOUR, &claims));
-    assert_eq!(answers.len(), 2);
-    assert!(answers.into_iter().all(|answer| answer.is_err_and(away)));
+    assert!(now(Presence::claim(&bus, 0, &lease("n1"), &claims)).is_err_and(away));
     bus.set_available(true);
     assert_eq!(now(bus.members(&room("lobby"))).unwrap(), [user("ann")], "absence loses nothing");
 }

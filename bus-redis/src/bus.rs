@@ -84,6 +84,12 @@ impl RedisBus {
         &self.shared.partitions[usize::from(self.partition(topic))]
     }
 
+    /// A partition by its number.
+    pub(crate) fn numbered(&self, partition: u16) -> Result<&Arc<Partition>, BusError> {
+        let found = self.shared.partitions.get(usize::from(partition));
+        found.ok_or_else(|| BusError::Refused(format!("there is no partition {partition}")))
+    }
+
     pub(crate) fn all_partitions(&self) -> &[Arc<Partition>] {
         &self.shared.partitions
     }
@@ -132,9 +138,7 @@ impl Bus for RedisBus {
     }
 
     async fn connect(&self, partition: u16) -> Result<BusLink, BusError> {
-        let Some(partition) = self.shared.partitions.get(usize::from(partition)) else {
-            return Err(BusError::Refused(format!("there is no partition {partition}")));
-        };
+        let partition = self.numbered(partition)?;
         let Shared { opener, counters, .. } = &*self.shared;
         Ok(link::connect(partition.clone(), opener, counters).await?)
     }

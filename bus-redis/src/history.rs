@@ -39,9 +39,7 @@ impl History for RedisBus {
     }
 
     async fn tops(&self, partition: u16, topics: &[Topic]) -> Result<Tops, BusError> {
-        let Some(partition) = self.all_partitions().get(usize::from(partition)) else {
-            return Err(BusError::Refused(format!("there is no partition {partition}")));
-        };
+        let partition = self.numbered(partition)?;
         let records: Vec<_> = topics.iter().map(|t| partition.record_key(&spell(t))).collect();
         let asked = partition.run(&TOPS, |session| {
             let mut question = about(partition, session);

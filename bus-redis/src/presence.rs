@@ -1,74 +1,54 @@
-//! Who is where. Each partition knows its own topics; a node has a lease in every one of them.
+//! Who is where. Each partition knows its own topics and leases.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use redis::{Cmd, Value};
-use tidings_core::{Bus, BusError, Claim, NodeId, Presence, Tally, Topic, UserId};
+use tidings_core::{BusError, Claim, LeaseId, Presence, Tally, Topic, UserId};
 
 use crate::RedisBus;
 use crate::fault::Failure;
 use crate::partition::{Partition, Question};
 use crate::script::{CLAIM, LAPSED, REAP, RENEW};
 use crate::send::{number, unexpected};
-use crate::spawn::random;
+use crate::server::Session;
 use crate::spelling::{escape, read, spell};
 
 #[async_trait]
 impl Presence for RedisBus {
+    async fn begin(&self, partition: u16, lease: &LeaseId, time: Duration) -> Result<(), BusError> {
+        renew(self.numbered(partition)?, lease, time, "1").await?;
+        Ok(())
+    }
+
+    async fn renew(
+        &self,
+        partition: u16,
+        lease: &LeaseId,
+        time: Duration,
+    ) -> Result<bool, BusError> {
+        Ok(renew(self.numbered(partition)?, lease, time, "0").await?)
+    }
+
     async fn claim(
         &self,
-        node: &NodeId,
-        lease: Duration,
+        partition: u16,
+        lease: &LeaseId,
         claims: &[Claim],
-    ) -> Vec<Result<Tally, BusError>> {
-        let partitions = self.all_partitions();
-        let mut parts = vec![Vec::new(); partitions.len()];
-        for (n, claim) in claims.iter().enumerate() {
-            parts[usize::from(self.partition(&claim.topic))].push((n, claim));
-        }
-        let node = escaped(node);
-        let answers = parts.iter().zip(partitions).map(async |(part, partition)| {
-            // A partition without a claim takes the lease alone.
-            let count = part.len().div_ceil(CALL_COUNT).max(1);
-            let mut tallies = Vec::new();
-            for n in 0..count {
-                let chunk = part.iter().skip(n * CALL_COUNT).take(CALL_COUNT).copied();
-                let chunk: Vec<_> = chunk.collect();
-                let answers = claim_in(partition, &node, lease, &chunk).await;
-                tallies.extend(chunk.iter().map(|(n, _)| *n).zip(answers));
-            }
-            tallies
-        });
-        let mut tallies: Vec<_> = join_all(answers).await.into_iter().flatten().collect();
-        tallies.sort_by_key(|(n, _)| *n);
-        tallies.into_iter().map(|(_, tally)| tally.map_err(BusError::from)).collect()
-    }
-
-    async fn renew(&self, node: &NodeId, lease: Duration) -> Result<bool, BusError> {
-        let node = escaped(node);
-        let answers = self.all_partitions().iter().map(async |partition| {
-            let asked = partition.run(&RENEW, |_| lease_of(partition, &node, lease));
-            asked.await.and_then(|answer| number(&answer))
-        });
-        let answers = join_all(answers).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(answers.iter().all(|known| *known == 1))
-    }
-
-    async fn expire(&self) -> Result<Vec<(Topic, UserId)>, BusError> {
-        let gone = join_all(self.all_partitions().iter().map(|p| expire_in(p))).await;
-        let found = gone.iter().flatten().any(|gone| !gone.is_empty());
-        let mut all = Vec::new();
-        for gone in gone {
-            match gone {
-                Ok(gone) => all.extend(gone),
-                // Who was found gone is answered: nobody is told of them again.
-                Err(_) if found => {}
-                Err(failure) => return Err(failure.into()),
+    ) -> Result<Option<Vec<Tally>>, BusError> {
+        let partition = self.numbered(partition)?;
+        let mut tallies = Vec::new();
+        for claims in claims.chunks(CALL_COUNT) {
+            match claim(partition, lease, claims).await? {
+                Some(more) => tallies.extend(more),
+                None => return Ok(None),
             }
         }
-        Ok(all)
+        Ok(Some(tallies))
+    }
+
+    async fn expire(&self, partition: u16) -> Result<Vec<(Topic, UserId)>, BusError> {
+        Ok(expire(self.numbered(partition)?).await?)
     }
 
     async fn members(&self, topic: &Topic) -> Result<Vec<UserId>, BusError> {
@@ -89,16 +69,34 @@ impl Presence for RedisBus {
     }
 }
 
-/// One answer per claim.
-async fn claim_in(
+/// Prolongs a lease that lives, or begins one; returns whether it lives.
+async fn renew(
     partition: &Partition,
-    node: &str,
-    lease: Duration,
-    claims: &[(usize, &Claim)],
-) -> Vec<Result<Tally, Failure>> {
-    let asked = partition.run(&CLAIM, |_| {
-        let mut question = lease_of(partition, node, lease);
-        for (_, Claim { topic, user, connections }) in claims {
+    lease: &LeaseId,
+    time: Duration,
+    begins: &str,
+) -> Result<bool, Failure> {
+    let asked = partition.run(&RENEW, |session| Question {
+        keys: vec![leases_key(partition)],
+        arguments: vec![
+            name(lease, session).into(),
+            time.as_millis().to_string().into(),
+            begins.into(),
+        ],
+    });
+    Ok(number(&asked.await?)? == 1u64)
+}
+
+async fn claim(
+    partition: &Partition,
+    lease: &LeaseId,
+    claims: &[Claim],
+) -> Result<Option<Vec<Tally>>, Failure> {
+    let asked = partition.run(&CLAIM, |session| {
+        let lease = name(lease, session);
+        let keys = vec![leases_key(partition), claims_key(partition, &lease)];
+        let mut question = Question { keys, arguments: vec![lease.into()] };
+        for Claim { topic, user, connections } in claims {
             let topic = spell(topic);
             question.keys.push(users_key(partition, &topic));
             let claim = [topic.into(), user.as_str().into(), connections.to_string().into()];
@@ -106,41 +104,35 @@ async fn claim_in(
         }
         question
     });
-    let tallies = asked.await.and_then(|answer| match answer {
-        Value::Array(numbers) if numbers.len() == 2 * claims.len() => numbers
-            .chunks_exact(2)
-            .map(|pair| Ok(Tally { before: number(&pair[0])?, after: number(&pair[1])? }))
-            .collect::<Result<Vec<_>, _>>(),
+    match asked.await? {
+        Value::Nil => Ok(None),
+        Value::Array(numbers) if numbers.len() == 2 * claims.len() => {
+            let tally =
+                |pair: &[Value]| Ok(Tally { before: number(&pair[0])?, after: number(&pair[1])? });
+            numbers.chunks_exact(2).map(tally).collect::<Result<_, _>>().map(Some)
+        }
         _ => Err(unexpected()),
-    });
-    match tallies {
-        Ok(tallies) => tallies.into_iter().map(Ok).collect(),
-        Err(failure) => vec![Err(failure); claims.len()],
     }
 }
 
-/// What a script is told that takes a node's lease.
-fn lease_of(partition: &Partition, node: &str, lease: Duration) -> Question {
-    let before = format!("{node}:{:016x}", random());
-    Question {
-        keys: vec![
-            leases_key(partition),
-            claims_key(partition, node),
-            claims_key(partition, &before),
-            unrenewed_key(partition),
-        ],
-        arguments: vec![node.into(), before.into(), milliseconds(lease)],
-    }
+/// What a lease is called in the store: it is of one server too, since another that takes its place may lack some of
+/// what was claimed, although it has the lease.
+fn name(lease: &LeaseId, session: &Session) -> String {
+    let mut name = String::new();
+    escape(lease.as_str(), &mut name);
+    name.push(':');
+    name.push_str(&session.identity);
+    name
 }
 
 /// Ends a bounded number of claims whose lease has run out.
-async fn expire_in(partition: &Partition) -> Result<Vec<(Topic, UserId)>, Failure> {
+async fn expire(partition: &Partition) -> Result<Vec<(Topic, UserId)>, Failure> {
     let mut gone = Vec::new();
     for _ in 0..ROUNDS {
         let round = async {
-            let Some(node) = lapsed(partition).await? else { return Ok(None) };
-            let claims = some_claims(partition, &node).await?;
-            reap(partition, &node, &claims).await.map(Some)
+            let Some(lease) = lapsed(partition).await? else { return Ok(None) };
+            let claims = some_claims(partition, &lease).await?;
+            reap(partition, &lease, &claims).await.map(Some)
         };
         match round.await {
             Ok(Some(more)) => gone.extend(more),
@@ -154,18 +146,18 @@ async fn expire_in(partition: &Partition) -> Result<Vec<(Topic, UserId)>, Failur
     Ok(gone.into_iter().filter_map(name).collect())
 }
 
-/// A node whose lease has run out.
+/// A lease that has run out.
 async fn lapsed(partition: &Partition) -> Result<Option<String>, Failure> {
     let asked = partition
         .run(&LAPSED, |_| Question { keys: vec![leases_key(partition)], arguments: Vec::new() });
     Ok(texts(asked.await?)?.pop())
 }
 
-/// Some topics and users that a node claims.
-async fn some_claims(partition: &Partition, node: &str) -> Result<Vec<(String, String)>, Failure> {
+/// Some topics and users that are claimed under a lease.
+async fn some_claims(partition: &Partition, lease: &str) -> Result<Vec<(String, String)>, Failure> {
     let (server, session) = partition.session().await?;
     let mut command = Cmd::new();
-    command.arg("HRANDFIELD").arg(claims_key(partition, node)).arg(CALL_COUNT);
+    command.arg("HRANDFIELD").arg(claims_key(partition, lease)).arg(CALL_COUNT);
     let fields = texts(server.call(&session, &command).await?)?;
     let split = |field: String| {
         let (topic, user) = field.split_once(' ')?;
@@ -174,21 +166,15 @@ async fn some_claims(partition: &Partition, node: &str) -> Result<Vec<(String, S
     Ok(fields.into_iter().filter_map(split).collect())
 }
 
-/// Ends claims of a node whose lease has run out; answers who is gone by it.
+/// Ends claims of a lease that has run out; returns who is gone by it.
 async fn reap(
     partition: &Partition,
-    node: &str,
+    lease: &str,
     claims: &[(String, String)],
 ) -> Result<Vec<(String, String)>, Failure> {
     let asked = partition.run(&REAP, |_| {
-        let mut question = Question {
-            keys: vec![
-                leases_key(partition),
-                claims_key(partition, node),
-                unrenewed_key(partition),
-            ],
-            arguments: vec![node.into()],
-        };
+        let keys = vec![leases_key(partition), claims_key(partition, lease)];
+        let mut question = Question { keys, arguments: vec![lease.into()] };
         for (topic, user) in claims {
             question.keys.push(users_key(partition, topic));
             question.arguments.extend([topic.clone().into(), user.clone().into()]);
@@ -217,26 +203,12 @@ fn texts(value: Value) -> Result<Vec<String>, Failure> {
     values.into_iter().map(text).collect()
 }
 
-fn escaped(node: &NodeId) -> String {
-    let mut text = String::new();
-    escape(node.as_str(), &mut text);
-    text
-}
-
-fn milliseconds(lease: Duration) -> Vec<u8> {
-    lease.as_millis().to_string().into()
-}
-
 fn leases_key(partition: &Partition) -> String {
     partition.key("leases", "")
 }
 
-fn unrenewed_key(partition: &Partition) -> String {
-    partition.key("unrenewed", "")
-}
-
-fn claims_key(partition: &Partition, node: &str) -> String {
-    partition.key("claims:", node)
+fn claims_key(partition: &Partition, lease: &str) -> String {
+    partition.key("claims:", lease)
 }
 
 fn users_key(partition: &Partition, topic: &str) -> String {

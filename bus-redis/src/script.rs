@@ -67,6 +67,6 @@ scripts! {
     SECRET = ROOMY, include_str!("scripts/secret.lua");
     CLAIM = ROOMY, LEASE, include_str!("scripts/claim.lua");
     RENEW = ROOMY, LEASE, include_str!("scripts/renew.lua");
-    LAPSED = include_str!("scripts/lapsed.lua");
-    REAP = ROOMY, include_str!("scripts/reap.lua");
+    LAPSED = LEASE, include_str!("scripts/lapsed.lua");
+    REAP = ROOMY, LEASE, include_str!("scripts/reap.lua");
 }

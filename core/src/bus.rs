@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 
-use crate::{Delivery, NodeId, Publication, Receipt, Topic, UserId};
+use crate::{Delivery, LeaseId, Publication, Receipt, Topic, UserId};
 
 /// Most partitions of a bus: each takes up to 19 characters of every cursor, which stands in URLs and beside messages.
 pub const MAX_PARTITIONS: u16 = 64;
@@ -188,39 +188,54 @@ pub struct HistoryPage {
 
 /// Who is in which topic, over all nodes, with how many connections.
 ///
-/// Nodes claim, under a lease; what a dead node claimed ends with its lease. Claims are level-triggered:
-/// repeating one changes nothing.
+/// A node claims under a lease, one in each partition; what was claimed under a lease ends with it. A lease is of one run
+/// of a node: its name is new, and once it has ended it never lives again. Claims are level-triggered: repeating one
+/// changes nothing.
 #[async_trait]
 pub trait Presence: Debug + Send + Sync {
-    /// States how many connections of a user this node has in a topic; 0 ends the claim. One answer per claim,
-    /// in order. It also prolongs the node's lease, or begins one.
+    /// Begins a lease in a partition, for `time` from now. Repeated, since its answer was lost, it is a renewal.
+    ///
+    /// # Errors
+    /// [`BusError`] when it cannot be done now.
+    async fn begin(&self, partition: u16, lease: &LeaseId, time: Duration) -> Result<(), BusError>;
+
+    /// Prolongs a lease to `time` from now. Returns whether it lives.
+    ///
+    /// # Behavior
+    /// - `false` when the lease ran out, or the store may have lost some of what was claimed under it: it was flushed or
+    ///   restored, or another server took its place. Then the caller begins another lease and claims all again.
+    ///
+    /// # Errors
+    /// [`BusError`] when it cannot be done now.
+    async fn renew(
+        &self,
+        partition: u16,
+        lease: &LeaseId,
+        time: Duration,
+    ) -> Result<bool, BusError>;
+
+    /// States how many connections users have in topics of a partition, under a lease of it; 0 ends a claim. Returns one
+    /// tally per claim, in order, or `None` when the lease does not live: then nothing was claimed.
     ///
     /// # Behavior
     /// - Each claim is one atomic step: over all nodes, exactly one claim sees a user come (`before` 0,
     ///   `after` above) and one sees it go.
     ///
     /// # Errors
-    /// [`BusError`] in the place of each claim that was not taken.
+    /// [`BusError`]: some of the claims may have been taken. Repeat them.
     async fn claim(
         &self,
-        node: &NodeId,
-        lease: Duration,
+        partition: u16,
+        lease: &LeaseId,
         claims: &[Claim],
-    ) -> Vec<Result<Tally, BusError>>;
+    ) -> Result<Option<Vec<Tally>>, BusError>;
 
-    /// Keeps the node's claims alive for `lease` from now. `false`: the lease began anew since the last renewal, by this
-    /// one or by a claim (the store was flushed, or the lease had run out), so claim all again. It is said once.
+    /// Ends the claims of leases of a partition that have run out. Returns the users that are thereby gone from a
+    /// topic; over all nodes each is returned once. How many one call ends may be bounded.
     ///
     /// # Errors
     /// [`BusError`] when it cannot be done now.
-    async fn renew(&self, node: &NodeId, lease: Duration) -> Result<bool, BusError>;
-
-    /// Ends the claims of nodes whose lease has run out. Answers the users that are thereby gone from a topic;
-    /// over all nodes each is answered once.
-    ///
-    /// # Errors
-    /// [`BusError`] when it cannot be done now.
-    async fn expire(&self) -> Result<Vec<(Topic, UserId)>, BusError>;
+    async fn expire(&self, partition: u16) -> Result<Vec<(Topic, UserId)>, BusError>;
 
     /// The users in a topic, sorted, each once.
     ///

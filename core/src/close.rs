@@ -89,6 +89,11 @@ impl CloseReason {
         Self { code, reason: Cow::Borrowed(""), reconnect_after: None }
     }
 
+    /// Whether it says not to come back, at least not without other credentials.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self.code, 1000 | 1002 | 1003 | 1007..=1009 | 4002 | 4009)
+    }
+
     /// What a read that failed tells the peer; `None` when there is no one left to tell.
     pub fn of_read_error(error: &ReadError) -> Option<Self> {
         match error {

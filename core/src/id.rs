@@ -84,6 +84,10 @@ name! {
     /// The name of a node: one hub on a bus.
     NodeId
 }
+name! {
+    /// The name of a lease under which a node claims who is there; no two leases have one name.
+    LeaseId
+}
 
 /// Whose rooms and users these are. Two tenants never meet, whatever their rooms are called.
 ///

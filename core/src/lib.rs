@@ -78,7 +78,7 @@ pub use bus::{
 pub use close::CloseReason;
 pub use codec::{ClientMessage, CorrelationId, DecodeError, decode, encode_json, push_payload};
 pub use cursor::{CursorError, CursorKey, Mark};
-pub use id::{ClientId, NameError, NodeId, RoomId, TenantId, UserId};
+pub use id::{ClientId, LeaseId, NameError, NodeId, RoomId, TenantId, UserId};
 pub use limits::{Limits, LimitsError};
 pub use message::{Message, MessageError, MessageType, Payload};
 pub use options::{SlowPolicy, TopicOptions, TopicRules};

@@ -53,8 +53,8 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// How long a token is good beyond its `exp`; 5 s, or 0. Then the client is closed with 4001.
     pub token_leeway: Duration,
-    /// How long after its last connection has left a room a user is still shown in it; 5 s, or 0. Who reconnects within
-    /// it was not away.
+    /// How long a user whose connection is lost is still shown in a room; 5 s, or 0. One that reconnects within it was not
+    /// away. A client that leaves, is taken out, or is told by its close code not to come back is gone at once.
     pub presence_linger: Duration,
     /// Time between two looks at the tops of all topics that are kept; 30 s, and 0 switches it off. A message that a
     /// link lost, with none after it, is found by then.

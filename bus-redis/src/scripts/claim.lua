@@ -1,15 +1,13 @@
--- States how many connections of users a node has in topics.
+-- States how many connections of users there are under a lease.
 --
--- KEYS: 1 the leases, 2 the node's claims, 3 where claims go whose lease had run out, 4 the nodes whose lease has not
---       been renewed since it began; then each topic's users.
--- ARGV: 1 the node, 2 the name of what it had before its lease ran out, 3 the lease in ms; then for each claim:
---       the topic, the user, the connections.
--- Answers the user's connections over all nodes before and after each claim.
+-- KEYS: 2 the lease's claims; then each topic's users.
+-- ARGV: for each claim the topic, the user, the connections.
+-- Answers the user's connections over all nodes before and after each claim; nothing when the lease does not live.
 
-if take_lease(ARGV[1], ARGV[2], ARGV[3]) then redis.call('SADD', KEYS[4], ARGV[1]) end
+if not lives(milliseconds()) then return false end
 
-local answer, key = {}, 5
-for a = 4, #ARGV, 3 do
+local answer, key = {}, 3
+for a = 2, #ARGV, 3 do
   local users, user, connections = KEYS[key], ARGV[a + 1], tonumber(ARGV[a + 2])
   local field = ARGV[a] .. ' ' .. user
   local own = tonumber(redis.call('HGET', KEYS[2], field) or '0')

@@ -1,5 +1,6 @@
--- Prolongs a node's lease, or begins one. KEYS and ARGV: the first four and the first three of claim.lua.
--- Answers 1 when it is the lease that was renewed before.
-local begins = take_lease(ARGV[1], ARGV[2], ARGV[3])
-local unknown = redis.call('SREM', KEYS[4], ARGV[1]) == 1
-return (begins or unknown) and 0 or 1
+-- Prolongs a lease that lives, or begins one. ARGV: 2 its time in ms, 3 whether it may begin: 1 or 0.
+-- Answers 1 when it lives.
+local now = milliseconds()
+if ARGV[3] == '0' and not lives(now) then return 0 end
+redis.call('ZADD', KEYS[1], string.format('%d', now + ARGV[2]), ARGV[1])
+return 1

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::attendance::Attendance;
+use super::attendance::{Attendance, Departure};
 use super::clock;
 use super::hub::Hub;
 use super::observer::Event;
@@ -130,7 +130,7 @@ impl Hub {
         counted.is_in = true;
         // Those who leave were counted before it came.
         if self.is_draining() {
-            shard.run(move |members| members.detach(key));
+            shard.run(move |members| members.detach(key, Departure::Left));
             return Err(AttachError::Draining);
         }
         Ok(Attachment::new(
@@ -182,7 +182,7 @@ struct Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         if let Some(attendance) = self.attendance.filter(|_| !self.is_in) {
-            attendance.leave(&self.topic, &self.user);
+            attendance.leave(&self.topic, &self.user, Departure::Left);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Who is where on this node, claimed on the bus: rooms whose presence is shown, and users whose connections count.
 //!
-//! One task owns it. It states what changed, keeps the node's lease, ends the claims of nodes that died, and publishes
-//! who came and who left. Claims are level-triggered: what could not be claimed is claimed later, and a store that
-//! lost its claims gets all of them again.
+//! One task per partition of the bus owns its part, so that a partition that is away costs its own claims alone. It
+//! states what changed, keeps a lease, ends the claims of leases that ran out, and publishes who came and who left.
+//! Claims are level-triggered: what could not be claimed is claimed later. A lease is of this run of the node and never
+//! lives again: where it ran out, or the store may have lost something, another one is begun and all is claimed again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::mem::replace;
+use std::mem::{replace, take};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,31 +17,72 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::clock;
 use super::command::all_nodes;
-use super::spawn::jitter;
+use super::spawn::{client_id, jitter};
 use crate::{
-    Bus, BusError, Claim, Except, Limits, Message, NodeId, Publication, Scope, Tally, Topic,
-    TopicRules, UserId,
+    Bus, BusError, Claim, Except, LeaseId, Limits, Message, NodeId, Publication, Scope, Tally,
+    Topic, TopicRules, UserId,
 };
 
 type Who = (Topic, UserId);
 type Waiting = oneshot::Sender<Option<Tally>>;
 
-/// The way to the task, and what of a node's memberships is attended.
+/// The way to the tasks, and what of a node's memberships is attended.
 #[derive(Clone)]
 pub(crate) struct Attendance {
-    changes: mpsc::UnboundedSender<Change>,
+    bus: Arc<dyn Bus>,
+    /// One for each partition.
+    tasks: Arc<[mpsc::UnboundedSender<Change>]>,
     rules: Arc<TopicRules>,
     /// Whether the connections of users are counted.
     users: bool,
 }
 
-pub(crate) enum Change {
+/// How a connection left a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// In order, so that its user is gone at once.
+    Left,
+    /// Its connection was lost and may be back soon, so that its user lingers.
+    Lost,
+}
+
+enum Change {
     Come(Who),
-    Leave(Who),
+    Leave(Who, Departure),
     Ask(Who, Waiting),
 }
 
 impl Attendance {
+    /// The tasks are to be run by the caller; they end with the last handle.
+    pub(crate) fn new(
+        bus: &Arc<dyn Bus>,
+        node: &NodeId,
+        rules: &Arc<TopicRules>,
+        limits: &Limits,
+    ) -> (Self, Vec<Attendant>) {
+        let mut tasks = Vec::new();
+        let mut attendants = Vec::new();
+        for partition in 0..bus.partitions() {
+            let (sender, changes) = mpsc::unbounded_channel();
+            tasks.push(sender);
+            attendants.push(Attendant {
+                bus: bus.clone(),
+                partition,
+                node: node.clone(),
+                lease: lease_of(node),
+                has_begun: false,
+                linger: limits.presence_linger,
+                changes,
+                here: HashMap::new(),
+                dirty: VecDeque::new(),
+                queued: HashSet::new(),
+                lingering: VecDeque::new(),
+            });
+        }
+        let (bus, rules, users) = (bus.clone(), rules.clone(), limits.connections_per_user > 0);
+        (Self { bus, tasks: tasks.into(), rules, users }, attendants)
+    }
+
     /// Whether it is told who is in a topic, or counted.
     pub(crate) fn attends(&self, topic: &Topic) -> bool {
         match topic.scope {
@@ -54,36 +96,46 @@ impl Attendance {
     /// A connection of the user is in the topic.
     pub(crate) fn come(&self, topic: &Topic, user: &UserId) {
         if self.attends(topic) {
-            let _ = self.changes.send(Change::Come((topic.clone(), user.clone())));
+            self.tell(topic, Change::Come((topic.clone(), user.clone())));
         }
     }
 
     /// A connection of the user is no longer in the topic.
-    pub(crate) fn leave(&self, topic: &Topic, user: &UserId) {
+    pub(crate) fn leave(&self, topic: &Topic, user: &UserId, departure: Departure) {
         if self.attends(topic) {
-            let _ = self.changes.send(Change::Leave((topic.clone(), user.clone())));
+            self.tell(topic, Change::Leave((topic.clone(), user.clone()), departure));
         }
     }
 
     /// What the claim of a user in a topic came to, once it holds; `None` when it cannot be made now.
     pub(crate) async fn claimed(&self, topic: &Topic, user: &UserId) -> Option<Tally> {
         let (waiting, claimed) = oneshot::channel();
-        let _ = self.changes.send(Change::Ask((topic.clone(), user.clone()), waiting));
+        self.tell(topic, Change::Ask((topic.clone(), user.clone()), waiting));
         claimed.await.unwrap_or_default()
+    }
+
+    fn tell(&self, topic: &Topic, change: Change) {
+        let task = self.tasks.get(usize::from(self.bus.partition(topic)));
+        let _ = task.map(|task| task.send(change));
     }
 }
 
-/// The task before it runs.
+/// The task of one partition before it runs.
 pub(crate) struct Attendant {
     bus: Arc<dyn Bus>,
+    partition: u16,
     node: NodeId,
+    lease: LeaseId,
+    /// Before the lease has begun nothing is claimed.
+    has_begun: bool,
     linger: Duration,
     changes: mpsc::UnboundedReceiver<Change>,
     here: HashMap<Who, Here>,
-    /// Whose claim may differ from what is here.
+    /// Whose claim may differ from what is here; those that somebody waits for are in front.
     dirty: VecDeque<Who>,
+    /// Those of them that have not been looked at; others in `dirty` are passed over.
     queued: HashSet<Who>,
-    /// Who left a room, and when that is claimed.
+    /// Whose connection to a room was lost, and when that counts.
     lingering: VecDeque<(Duration, Who)>,
 }
 
@@ -91,13 +143,15 @@ pub(crate) struct Attendant {
 struct Here {
     connections: u32,
     claim: Held,
-    left_at: Duration,
-    /// It left the room and may be back in time, so that it counts as there.
+    lost_at: Duration,
+    /// A connection was lost and may be back in time, so that it counts as there.
     lingers: bool,
+    /// It has left the room: that is claimed before it comes again, so that both are told.
+    has_left: bool,
     waiting: Vec<Waiting>,
 }
 
-/// What the store holds of a user for this node.
+/// What the store holds of a user under the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     Sure(u32),
@@ -114,179 +168,239 @@ impl Default for Held {
     }
 }
 
-type Claimed = Vec<Result<Tally, BusError>>;
+/// Claims under way.
+struct Claiming {
+    lease: LeaseId,
+    claims: Vec<Claim>,
+    answer: BoxFuture<'static, Result<Option<Vec<Tally>>, BusError>>,
+}
 
 impl Attendant {
-    pub(crate) fn new(
-        bus: Arc<dyn Bus>,
-        node: NodeId,
-        rules: Arc<TopicRules>,
-        limits: &Limits,
-    ) -> (Attendance, Self) {
-        let (sender, changes) = mpsc::unbounded_channel();
-        let (linger, users) = (limits.presence_linger, limits.connections_per_user > 0);
-        let (here, dirty, queued) = (HashMap::new(), VecDeque::new(), HashSet::new());
-        let lingering = VecDeque::new();
-        let this = Self { bus, node, linger, changes, here, dirty, queued, lingering };
-        (Attendance { changes: sender, rules, users }, this)
-    }
-
     /// Runs until nobody has a handle.
     pub(crate) async fn run(mut self) {
         let mut renewals = interval(RENEW_EVERY);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut claiming: Option<(Vec<Who>, Vec<Claim>, BoxFuture<'static, Claimed>)> = None;
+        let mut claiming: Option<Claiming> = None;
         let mut keeping: Option<BoxFuture<'static, Kept>> = None;
         let mut rest: Option<BoxFuture<'static, ()>> = None;
         loop {
-            if claiming.is_none() && rest.is_none() {
-                claiming = self.next_claims();
+            if claiming.is_none() && self.has_begun {
+                claiming = self.next_claims(rest.is_some());
             }
             let due =
                 self.lingering.front().map(|&(due, _)| due.saturating_sub(clock::monotonic()));
             tokio::select! {
                 biased;
-                claimed = under_way(claiming.as_mut().map(|(_, _, claiming)| claiming)) => {
-                    let Some((who, claims, _)) = claiming.take() else { continue };
-                    if self.claimed(who, &claims, claimed).await {
-                        rest = Some(sleep(jitter(REST)).boxed());
+                answer = under_way(claiming.as_mut().map(|claiming| &mut claiming.answer)) => {
+                    let Some(Claiming { lease, claims, .. }) = claiming.take() else { continue };
+                    match answer {
+                        Ok(Some(tallies)) if lease == self.lease => self.claimed(claims, tallies).await,
+                        Ok(_) => {
+                            self.failed(claims);
+                            if lease == self.lease {
+                                self.begin_anew();
+                                renewals.reset_immediately();
+                            }
+                        }
+                        Err(_) => {
+                            self.failed(claims);
+                            rest = Some(sleep(jitter(REST)).boxed());
+                        }
                     }
                 }
                 () = under_way(rest.as_mut()) => rest = None,
                 change = self.changes.recv() => match change {
-                    Some(Change::Come(who)) => {
-                        let here = self.here.entry(who.clone()).or_default();
-                        (here.connections, here.lingers) = (here.connections + 1, false);
-                        self.change(who);
-                    }
-                    Some(Change::Leave(who)) => self.leave(who),
-                    Some(Change::Ask(who, waiting)) => {
-                        self.here.entry(who.clone()).or_default().waiting.push(waiting);
-                        self.change(who);
-                    }
+                    Some(change) => self.changed(change),
                     None => return,
                 },
                 () = sleep(due.unwrap_or_default()), if due.is_some() => self.linger_ended(),
                 kept = under_way(keeping.as_mut()) => {
                     keeping = None;
-                    if !kept.gone.is_empty() {
-                        // There may be more: what one call ends is bounded.
-                        renewals.reset_immediately();
-                    }
-                    self.kept(kept).await;
+                    renewals.reset_after(self.kept(kept).await);
                 }
-                _ = renewals.tick(), if keeping.is_none() => {
-                    keeping = Some(keep(self.bus.clone(), self.node.clone()).boxed());
-                }
+                _ = renewals.tick(), if keeping.is_none() => keeping = self.keep(),
             }
         }
     }
 
-    fn leave(&mut self, who: Who) {
+    fn changed(&mut self, change: Change) {
+        match change {
+            Change::Come(who) => {
+                let here = self.here.entry(who.clone()).or_default();
+                here.connections += 1;
+                here.lingers = false;
+                self.look_at(who);
+            }
+            Change::Leave(who, departure) => self.leave(who, departure),
+            Change::Ask(who, waiting) => {
+                self.here.entry(who.clone()).or_default().waiting.push(waiting);
+                self.queued.insert(who.clone());
+                self.dirty.push_front(who);
+            }
+        }
+    }
+
+    fn leave(&mut self, who: Who, departure: Departure) {
         let Some(here) = self.here.get_mut(&who) else { return };
         here.connections = here.connections.saturating_sub(1);
-        if here.connections == 0 && matches!(who.0.scope, Scope::Room(_)) {
-            // Who comes back at once has not been away.
-            (here.left_at, here.lingers) = (clock::monotonic(), true);
-            self.lingering.push_back((here.left_at + self.linger, who));
+        let is_room = who.0.as_room().is_some();
+        if is_room && departure == Departure::Lost {
+            // One that comes back at once has not been away.
+            here.lost_at = clock::monotonic();
+            here.lingers = true;
+            self.lingering.push_back((here.lost_at + self.linger, who));
         } else {
-            self.change(who);
+            here.has_left |= is_room && here.wanted(&who.0) == 0;
+            self.look_at(who);
         }
     }
 
     fn linger_ended(&mut self) {
         let Some((due, who)) = self.lingering.pop_front() else { return };
         let Some(here) = self.here.get_mut(&who) else { return };
-        if here.lingers && here.left_at + self.linger <= due {
+        if here.lingers && here.lost_at + self.linger <= due {
             here.lingers = false;
-            self.change(who);
+            self.look_at(who);
         }
     }
 
-    fn change(&mut self, who: Who) {
+    fn look_at(&mut self, who: Who) {
         if self.queued.insert(who.clone()) {
             self.dirty.push_back(who);
         }
     }
 
-    /// The next claims, when there are any.
-    fn next_claims(&mut self) -> Option<(Vec<Who>, Vec<Claim>, BoxFuture<'static, Claimed>)> {
-        let (mut whos, mut claims) = (Vec::new(), Vec::new());
+    /// The next claims, when there are any; while the task rests, those alone that somebody waits for.
+    fn next_claims(&mut self, rests: bool) -> Option<Claiming> {
+        let mut claims = Vec::new();
         while claims.len() < MAX_CLAIMS {
             let Some(who) = self.dirty.pop_front() else { break };
-            self.queued.remove(&who);
-            let Some(here) = self.here.get_mut(&who) else { continue };
-            let wanted = here.wanted(&who.0);
+            let Some(here) = self.here.get_mut(&who).filter(|_| self.queued.contains(&who)) else {
+                self.queued.remove(&who);
+                continue;
+            };
             let is_asked = here.waiting.iter().any(|waiting| !waiting.is_closed());
-            if Held::Sure(wanted) == here.claim && !is_asked {
-                if wanted == 0 {
-                    self.here.remove(&who);
-                }
+            if rests && !is_asked {
+                self.dirty.push_front(who);
+                break;
+            }
+            self.queued.remove(&who);
+            let wanted = here.wanted(&who.0);
+            let is_sure = here.claim == Held::Sure(wanted);
+            let came_again = take(&mut here.has_left) && wanted > 0 && here.claim != Held::Sure(0);
+            if is_sure && wanted == 0 && !is_asked {
+                self.here.remove(&who);
                 continue;
             }
-            let (topic, user) = who.clone();
-            claims.push(Claim { topic, user, connections: wanted });
-            whos.push(who);
+            let (topic, user) = who;
+            let claim =
+                |connections| Claim { topic: topic.clone(), user: user.clone(), connections };
+            if came_again {
+                claims.push(claim(0));
+            }
+            if came_again || is_asked || !is_sure {
+                claims.push(claim(wanted));
+            }
         }
         if claims.is_empty() {
             return None;
         }
-        let (bus, node, of) = (self.bus.clone(), self.node.clone(), claims.clone());
-        let claiming = async move {
+        let (bus, partition) = (self.bus.clone(), self.partition);
+        let (lease, of, under) = (self.lease.clone(), claims.clone(), self.lease.clone());
+        let answer = async move {
             match bus.presence() {
-                Some(presence) => presence.claim(&node, LEASE, &of).await,
-                None => Vec::new(),
+                Some(presence) => presence.claim(partition, &under, &of).await,
+                None => Ok(None),
             }
         };
-        Some((whos, claims, claiming.boxed()))
+        Some(Claiming { lease, claims, answer: answer.boxed() })
     }
 
-    /// Takes in what was claimed, and tells the rooms. Answers whether something failed.
-    async fn claimed(&mut self, whos: Vec<Who>, claims: &[Claim], claimed: Claimed) -> bool {
-        let (mut failed, mut events) = (false, Vec::new());
-        let mut claimed = claimed.into_iter();
-        for (who, claim) in whos.into_iter().zip(claims) {
-            let tally = claimed.next().and_then(Result::ok);
+    /// Takes in what was claimed, and tells the rooms.
+    async fn claimed(&mut self, claims: Vec<Claim>, tallies: Vec<Tally>) {
+        let mut events = Vec::new();
+        for (claim, tally) in claims.into_iter().zip(tallies) {
+            let connections = claim.connections;
+            let who = (claim.topic, claim.user);
             let Some(here) = self.here.get_mut(&who) else { continue };
-            for waiting in here.waiting.drain(..) {
-                let _ = waiting.send(tally);
-            }
-            match tally {
-                None => {
-                    failed = true;
-                    let comes = here.claim == Held::Sure(0) && claim.connections > 0;
-                    let came = comes || here.claim == Held::Unsure { came: true };
-                    here.claim = Held::Unsure { came };
-                }
-                Some(tally) => {
-                    let before = replace(&mut here.claim, Held::Sure(claim.connections));
-                    events.extend(change(before, claim, tally).and_then(|kind| event(kind, &who)));
-                }
-            }
-            if Held::Sure(here.wanted(&who.0)) != here.claim || here.connections == 0 {
-                self.change(who);
+            here.answer(Some(tally));
+            let before = replace(&mut here.claim, Held::Sure(connections));
+            events.extend(change(before, connections, tally).and_then(|kind| event(kind, &who)));
+            // One that is not here is looked at once more, and then forgotten.
+            if here.claim != Held::Sure(here.wanted(&who.0)) || here.connections == 0 {
+                self.look_at(who);
             }
         }
         self.tell(events).await;
-        failed
     }
 
-    async fn kept(&mut self, kept: Kept) {
-        if !kept.is_known {
-            // The store was flushed, or this node was silent for too long.
-            let forgotten = |here: &mut Here| match here.claim {
-                Held::Sure(0) | Held::Unsure { .. } => {}
-                Held::Sure(_) => here.claim = Held::Unsure { came: false },
+    /// Claims that were not answered, or made under another lease.
+    fn failed(&mut self, claims: Vec<Claim>) {
+        for claim in claims {
+            let who = (claim.topic, claim.user);
+            let Some(here) = self.here.get_mut(&who) else { continue };
+            here.answer(None);
+            let came = match here.claim {
+                Held::Sure(held) => held == 0 && claim.connections > 0,
+                Held::Unsure { came } => came,
             };
-            self.here.values_mut().for_each(forgotten);
-            self.here
-                .keys()
-                .cloned()
-                .collect::<Vec<_>>()
-                .into_iter()
-                .for_each(|who| self.change(who));
+            here.claim = Held::Unsure { came };
+            here.has_left |= claim.connections == 0 && who.0.as_room().is_some();
+            self.look_at(who);
         }
-        self.tell(kept.gone.iter().filter_map(|who| event("presence:left", who)).collect()).await;
+    }
+
+    /// Under another lease, since nothing of what was claimed under the last one can be relied on.
+    fn begin_anew(&mut self) {
+        self.lease = lease_of(&self.node);
+        self.has_begun = false;
+        for here in self.here.values_mut() {
+            if matches!(here.claim, Held::Sure(1..)) {
+                here.claim = Held::Unsure { came: false };
+            }
+        }
+        let all: Vec<_> = self.here.keys().cloned().collect();
+        all.into_iter().for_each(|who| self.look_at(who));
+    }
+
+    /// Begins or renews the lease, and ends those that have run out.
+    fn keep(&self) -> Option<BoxFuture<'static, Kept>> {
+        let (bus, partition, lease) = (self.bus.clone(), self.partition, self.lease.clone());
+        let has_begun = self.has_begun;
+        let keeping = async move {
+            let Some(presence) = bus.presence() else { return std::future::pending().await };
+            let lives = match has_begun {
+                true => presence.renew(partition, &lease, LEASE).await,
+                false => presence.begin(partition, &lease, LEASE).await.map(|()| true),
+            };
+            let gone = presence.expire(partition).await.unwrap_or_default();
+            Kept { lease, lives, gone }
+        };
+        Some(keeping.boxed())
+    }
+
+    /// Returns how long to wait before the lease is seen to again.
+    async fn kept(&mut self, Kept { lease, lives, gone }: Kept) -> Duration {
+        self.tell(gone.iter().filter_map(|who| event("presence:left", who)).collect()).await;
+        if lease != self.lease {
+            return Duration::ZERO;
+        }
+        match lives {
+            Ok(true) => self.has_begun = true,
+            Ok(false) => {
+                self.begin_anew();
+                return Duration::ZERO;
+            }
+            Err(_) if !self.has_begun => {
+                // A partition that is away holds nobody up.
+                self.here.values_mut().for_each(|here| here.answer(None));
+                return jitter(REST);
+            }
+            // What was claimed still holds, and a lease that did not is found at the next renewal.
+            Err(_) => {}
+        }
+        // There may be more: what one call ends is bounded.
+        if gone.is_empty() { RENEW_EVERY } else { Duration::ZERO }
     }
 
     /// What is lost here is seen by who joins next: the list of members is read from the bus.
@@ -298,6 +412,12 @@ impl Attendant {
 }
 
 impl Here {
+    fn answer(&mut self, tally: Option<Tally>) {
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.send(tally);
+        }
+    }
+
     /// What is to be claimed: of a room whether the user is in it, of a user how many connections there are.
     fn wanted(&self, topic: &Topic) -> u32 {
         match topic.scope {
@@ -307,22 +427,22 @@ impl Here {
     }
 }
 
-/// What became of the node's claims, and who is gone with other nodes.
+/// What became of a lease, and the users that are gone with others.
 struct Kept {
-    is_known: bool,
+    lease: LeaseId,
+    lives: Result<bool, BusError>,
     gone: Vec<Who>,
 }
 
-async fn keep(bus: Arc<dyn Bus>, node: NodeId) -> Kept {
-    let Some(presence) = bus.presence() else { return Kept { is_known: true, gone: Vec::new() } };
-    // A `false` that was not heard is not said again, so no answer counts as one: to claim twice changes nothing.
-    let is_known = presence.renew(&node, LEASE).await.unwrap_or(false);
-    Kept { is_known, gone: presence.expire().await.unwrap_or_default() }
+/// A name that no other lease has: of the node, and a random part.
+fn lease_of(node: &NodeId) -> LeaseId {
+    let node: String = node.as_str().chars().take(LEASE_NODE_CHARACTERS).collect();
+    LeaseId::new(format!("{node}:{}", client_id())).expect("it is neither long nor empty")
 }
 
 /// What a claim did, for who is to be told; rather twice than never.
-fn change(held: Held, claim: &Claim, tally: Tally) -> Option<&'static str> {
-    let alone = tally.after == u64::from(claim.connections);
+fn change(held: Held, connections: u32, tally: Tally) -> Option<&'static str> {
+    let alone = tally.after == u64::from(connections);
     match (held, tally.before, tally.after) {
         (_, 0, 1..) => Some("presence:joined"),
         (Held::Unsure { came: true }, _, 1..) if alone => Some("presence:joined"),
@@ -352,9 +472,11 @@ async fn under_way<T>(future: Option<&mut BoxFuture<'static, T>>) -> T {
 const LEASE: Duration = Duration::from_secs(30);
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Most claims of one call.
-const MAX_CLAIMS: usize = 512;
-/// How long to wait, about, after claims that were not taken.
+const MAX_CLAIMS: usize = 500;
+/// How long to wait, about, after claims or a lease that were not taken.
 const REST: Duration = Duration::from_millis(250);
+/// Characters of the node's name in that of its leases, which may have 255 bytes.
+const LEASE_NODE_CHARACTERS: usize = 50;
 
 #[cfg(test)]
 mod tests {
@@ -362,11 +484,8 @@ mod tests {
 
     #[test]
     fn whoever_may_not_have_heard_is_told() {
-        let told = |held, connections, before, after| {
-            let topic = Topic::user(crate::TenantId::default(), UserId::new("u").expect("a name"));
-            let claim = Claim { topic, user: UserId::new("u").expect("a name"), connections };
-            change(held, &claim, Tally { before, after })
-        };
+        let told =
+            |held, connections, before, after| change(held, connections, Tally { before, after });
         let (sure, forgotten) = (Held::Sure, Held::Unsure { came: false });
         let unanswered = Held::Unsure { came: true };
         let (joined, left) = (Some("presence:joined"), Some("presence:left"));

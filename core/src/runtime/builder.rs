@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::attendance::Attendant;
+use super::attendance::Attendance;
 use super::clock;
 use super::command::Commands;
 use super::dispatcher::{Dispatcher, Kept};
@@ -80,7 +80,8 @@ impl HubBuilder {
         self
     }
 
-    /// What this node is called among the others; random by default. No two nodes may have one name.
+    /// What this node is called among the others; random by default. No two nodes that run may have one name; one that is
+    /// started again may have that of its last run.
     #[must_use]
     pub fn node(mut self, node: NodeId) -> Self {
         self.node = Some(node);
@@ -137,10 +138,11 @@ impl HubBuilder {
         let node = self.node.unwrap_or_else(random_node);
         let failed = Arc::new(AtomicBool::new(false));
         let attendance = self.bus.presence().map(|_| {
-            let (bus, node) = (self.bus.clone(), node.clone());
-            let (attendance, attendant) = Attendant::new(bus, node, rules.clone(), &self.limits);
-            let (failed, observer) = (failed.clone(), self.observer.clone());
-            supervise(attendant.run(), move || fail(&failed, &observer));
+            let (attendance, attendants) = Attendance::new(&self.bus, &node, &rules, &self.limits);
+            for attendant in attendants {
+                let (failed, observer) = (failed.clone(), self.observer.clone());
+                supervise(attendant.run(), move || fail(&failed, &observer));
+            }
             attendance
         });
         let emptied = Arc::<Notify>::default();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use super::attendance::Attendance;
+use super::attendance::{Attendance, Departure};
 use super::builder::HubBuilder;
 use super::clock;
 use super::command::{Commands, all_nodes};
@@ -277,7 +277,7 @@ impl Hub {
 
     /// Has it listed no more, so that nobody waits for it.
     pub(super) async fn sign_off(&self) {
-        self.list(Attendance::leave).await;
+        self.list(|attendance, topic, name| attendance.leave(topic, name, Departure::Left)).await;
     }
 
     async fn list(&self, change: impl FnOnce(&Attendance, &Topic, &UserId)) {

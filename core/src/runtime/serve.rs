@@ -14,6 +14,7 @@ use futures_util::future::{self, BoxFuture};
 use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, timeout};
 
+use super::attendance::Departure;
 use super::clock;
 use super::handler::Context;
 use super::hub::{Hub, Inner};
@@ -58,7 +59,11 @@ impl Drop for Attachment {
         });
         self.context.hub.0.counts.disconnected(self.info.name);
         let key = self.context.key;
-        self.context.shard.run(move |members| members.detach(key));
+        let departure = match &self.ended {
+            Some(reason) if reason.is_final() => Departure::Left,
+            _ => Departure::Lost,
+        };
+        self.context.shard.run(move |members| members.detach(key, departure));
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
-use super::attendance::Attendance;
+use super::attendance::{Attendance, Departure};
 use super::clock;
 use super::inbox::{Entry, Inbox, ShardHandle};
 use super::observer::{Event, Observing};
@@ -100,11 +100,11 @@ impl Members {
         }
     }
 
-    pub(crate) fn detach(&mut self, key: ConnectionKey) {
+    pub(crate) fn detach(&mut self, key: ConnectionKey, departure: Departure) {
         let Some((slot, topics)) = self.router.detach(key) else { return };
         for (topic, change) in topics {
             self.left(&topic, change);
-            self.attendance.iter().for_each(|a| a.leave(&topic, &slot.who.user));
+            self.attendance.iter().for_each(|a| a.leave(&topic, &slot.who.user, departure));
             self.drop_wish(topic);
         }
         self.tell_written(slot.outbox.gone());
@@ -151,7 +151,7 @@ impl Members {
         slot.unwatch(&topic);
         slot.flow.leave(&topic);
         if change != Change::None {
-            self.attendance.iter().for_each(|a| a.leave(&topic, &slot.who.user));
+            self.attendance.iter().for_each(|a| a.leave(&topic, &slot.who.user, Departure::Left));
             self.left(&topic, change);
             self.drop_wish(topic);
         }

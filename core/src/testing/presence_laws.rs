@@ -8,7 +8,7 @@ use super::bus_laws::BusFixture;
 use super::bus_node::{Node, PAUSE, answered, in_time, room};
 use super::history_node::{LONG, all_at_once};
 use super::script::{Dice, HOSTILE, hostile_topics, in_background, user};
-use crate::{Bus, Claim, NodeId, Presence, Tally, Topic, UserId};
+use crate::{Bus, Claim, LeaseId, Presence, Tally, Topic, UserId};
 
 /// Over several nodes a user comes with its first connection and goes with its last, and each claim says what it
 /// changed.
@@ -64,10 +64,10 @@ pub async fn a_batch_of_claims_equals_its_singles<F: BusFixture>() {
         claim(&one, "bob", 0),
         claim(&other, "bob", 0),
     ];
-    let tallies = door.claims("n1", LONG, &batch).await;
+    let tallies = door.claims("n1", &batch).await;
     let expected = [(0, 1), (0, 2), (1, 3), (0, 1), (1, 0), (0, 0)];
     assert_eq!(tallies, expected.map(|(before, after)| Tally { before, after }));
-    assert!(door.claims("n1", LONG, &[]).await.is_empty());
+    assert!(door.claims("n1", &[]).await.is_empty());
     door.has(&one, &[user("ann")]).await;
 }
 
@@ -81,7 +81,7 @@ pub async fn concurrent_claims_see_one_come_and_one_go<F: BusFixture>() {
                 let (bus, topic, users) = (door.fixture.bus(), topic.clone(), users.clone());
                 async move {
                     let claims = users.map(|user| claim_of(&topic, &user, connections));
-                    claim(&bus, &format!("n{node}"), LONG, &claims).await
+                    claim(&bus, &format!("n{node}"), &claims).await
                 }
             });
             let tallies = all_at_once(nodes).await;
@@ -131,7 +131,7 @@ pub async fn presence_never_leaks<F: BusFixture>() {
     let guest = |n: usize| [user(HOSTILE[n % 14]), user(&format!("guest {n}"))];
     for (n, topic) in topics.iter().enumerate() {
         let claims = guest(n).map(|user| claim_of(topic, &user, 1));
-        let tallies = door.claims(HOSTILE[n % 13], LONG, &claims).await;
+        let tallies = door.claims(HOSTILE[n % 13], &claims).await;
         assert_eq!(tallies, [Tally { before: 0, after: 1 }; 2], "{topic:?}");
     }
     for (n, topic) in topics.iter().enumerate() {
@@ -158,8 +158,11 @@ pub async fn an_ended_lease_is_answered_once<F: BusFixture>() {
     let names: Vec<_> = (0..20).map(|n| format!("user {n}")).collect();
     let everyone = |topic| names.iter().map(move |name| claim_of(topic, &user(name), 2));
     let claims: Vec<_> = topics.iter().flat_map(everyone).collect();
-    door.claims("stays", LONG, &[claim_of(&topics[0], &user("user 7"), 1)]).await;
-    door.claims("dies", BRIEF, &claims).await;
+    door.claims("stays", &[claim_of(&topics[0], &user("user 7"), 1)]).await;
+    door.claims("dies", &claims).await;
+    for topic in &topics {
+        assert!(door.renew("dies", topic, BRIEF).await);
+    }
     let mut expected: BTreeSet<_> =
         claims.iter().map(|c| (c.topic.clone(), c.user.clone())).collect();
     expected.remove(&(topics[0].clone(), user("user 7")));
@@ -168,8 +171,8 @@ pub async fn an_ended_lease_is_answered_once<F: BusFixture>() {
     assert_eq!(gone.into_iter().collect::<BTreeSet<_>>(), expected);
     door.has(&topics[0], &[user("user 7")]).await;
     door.has(&topics[1], &[]).await;
-    assert!(!door.renew("dies", LONG).await, "a node that is gone claims all again");
-    let tally = door.claim("dies", &topics[0], &user("user 7"), 1).await;
+    assert!(!door.renew("dies", &topics[0], LONG).await, "it never lives again");
+    let tally = door.claim("lives again", &topics[0], &user("user 7"), 1).await;
     assert_eq!(tally, Tally { before: 1, after: 2 });
 }
 
@@ -180,14 +183,16 @@ pub async fn an_end_and_a_claim_agree<F: BusFixture>() {
     let topic = room("lobby");
     let users: Vec<_> = (0..50).map(|n| user(&format!("user {n}"))).collect();
     let claims = |n| users.iter().map(|user| claim_of(&topic, user, n)).collect::<Vec<_>>();
-    for _ in 0..10 {
-        door.claims("dies", TINY, &claims(2)).await;
+    for round in 0..10 {
+        let dies = format!("dies {round}");
+        door.claims(&dies, &claims(2)).await;
+        assert!(door.renew(&dies, &topic, TINY).await);
         tokio::time::sleep(TINY + PAUSE).await;
         let (bus, one_by_one) = (door.fixture.bus(), claims(1));
         let comes = in_background(async move {
             let mut tallies = Vec::new();
             for one in one_by_one {
-                tallies.extend(claim(&bus, "lives", LONG, &[one]).await);
+                tallies.extend(claim(&bus, "lives", &[one]).await);
             }
             tallies
         });
@@ -198,87 +203,91 @@ pub async fn an_end_and_a_claim_agree<F: BusFixture>() {
             let gone = gone.iter().filter(|(_, gone)| gone == user).count();
             assert_eq!(gone, usize::from(tally.before == 0), "{user:?}: {tally:?}");
         }
-        let went = door.claims("lives", LONG, &claims(0)).await;
+        let went = door.claims("lives", &claims(0)).await;
         assert_eq!(went, vec![Tally { before: 1, after: 0 }; users.len()]);
     }
 }
 
-/// A lease is kept by renewing it and by claiming.
+/// A lease is kept by renewing it, and only one that was begun.
 pub async fn a_renewed_lease_lives<F: BusFixture>() {
     let Some(door) = Door::<F>::open().await else { return };
     let topic = room("lobby");
-    assert!(!door.renew("unknown", LONG).await, "an unknown node has nothing to renew");
-    assert!(door.renew("unknown", LONG).await, "its lease has begun");
+    for _ in 0..3 {
+        assert!(!door.renew("unknown", &topic, LONG).await, "there is nothing to renew");
+        assert_eq!(door.try_claim("unknown", &claim_of(&topic, &user("eve"), 1)).await, None);
+    }
     let attempts = async {
-        loop {
-            door.claims("n1", HALF, &[claim_of(&topic, &user("ann"), 1)]).await;
-            door.claims("n2", HALF, &[claim_of(&topic, &user("bob"), 1)]).await;
-            door.claims("n2", LONG, &[claim_of(&topic, &user("cat"), 1)]).await;
-            if door.renew("n1", LONG).await {
-                break;
+        for n in 0.. {
+            let lease = format!("n{n}");
+            door.claims(&lease, &["ann", "bob"].map(|name| claim_of(&topic, &user(name), 1))).await;
+            assert!(door.renew(&lease, &topic, HALF).await);
+            if door.renew(&lease, &topic, LONG).await {
+                return lease;
             }
         }
+        unreachable!("there are numbers without end")
     };
-    in_time("a lease to be renewed before it ends", attempts).await;
+    let lease = in_time("a lease to be renewed before it ends", attempts).await;
     tokio::time::sleep(HALF + HALF / 4).await;
-    assert!(door.expire().await.is_empty(), "the lease counts from its renewal");
-    door.has(&topic, &["ann", "bob", "cat"].map(user)).await;
-    assert!(!door.renew("n2", LONG).await, "its lease began with a claim");
-    assert!(door.renew("n1", LONG).await && door.renew("n2", LONG).await);
-    assert!(!door.renew("n3", LONG).await);
+    door.expire().await;
+    door.has(&topic, &["ann", "bob"].map(user)).await;
+    assert!(door.renew(&lease, &topic, LONG).await, "it counts from its renewal");
 }
 
-/// That a lease began anew is told once, by the next renewal, although claims came before it.
+/// A lease that the store lost does not live, however often it is asked for, and nothing is claimed under it.
 pub async fn a_loss_is_told_however_soon_a_claim_follows<F: BusFixture>() {
     let Some(door) = Door::<F>::open().await else { return };
     let topic = room("lobby");
-    let known = async || {
-        assert!(!door.renew("n1", LONG).await, "the lease began with a claim");
-        assert!(door.renew("n1", LONG).await, "it was told");
-    };
-    door.claim("n1", &topic, &user("ann"), 1).await;
-    known().await;
-    door.fixture.lose_store().await;
-    Node::join(door.fixture.bus()).await;
-    door.claim("n1", &topic, &user("bob"), 1).await;
-    door.claim("n1", &topic, &user("bob"), 2).await;
-    known().await;
-    door.claims("n1", TINY, &[claim_of(&topic, &user("bob"), 1)]).await;
-    assert_eq!(door.gone(1).await, [(topic.clone(), user("bob"))]);
-    door.claim("n1", &topic, &user("cat"), 1).await;
-    known().await;
+    for round in 0..2 {
+        let lease = format!("n{round}");
+        assert_eq!(door.claim(&lease, &topic, &user("ann"), 1).await.before, 0);
+        assert!(door.renew(&lease, &topic, LONG).await);
+        door.fixture.lose_store().await;
+        Node::join(door.fixture.bus()).await;
+        for _ in 0..2 {
+            let claim = claim_of(&topic, &user("bob"), 1);
+            assert_eq!(door.try_claim(&lease, &claim).await, None);
+            assert!(!door.renew(&lease, &topic, LONG).await);
+        }
+        door.has(&topic, &[]).await;
+    }
 }
 
-/// A node that claims again after its lease had run out has what it claimed again, and nothing from before: what it
-/// did not is answered as gone, what it did is not.
+/// A node whose lease had run out has what it claims under another one, and nothing from before: what it does not
+/// claim again is answered as gone, what it does is not.
 pub async fn a_late_node_begins_anew<F: BusFixture>() {
     let Some(door) = Door::<F>::open().await else { return };
     let topic = room("lobby");
     let claims = ["ann", "bob", "cat"].map(|name| claim_of(&topic, &user(name), 1));
-    door.claims("late", BRIEF, &claims).await;
-    tokio::time::sleep(BRIEF + BRIEF / 4).await;
-    assert!(!door.renew("late", LONG).await, "its lease had run out");
-    door.claims("late", LONG, &claims[..1]).await;
+    door.claims("late", &claims).await;
+    assert!(door.renew("late", &topic, TINY).await);
+    tokio::time::sleep(TINY + PAUSE).await;
+    assert!(!door.renew("late", &topic, LONG).await, "it had run out");
+    assert_eq!(door.try_claim("late", &claims[0]).await, None, "it never lives again");
+    door.claims("late again", &claims[..1]).await;
     let mut gone = door.gone(2).await;
     gone.sort();
     assert_eq!(gone, ["bob", "cat"].map(|name| (topic.clone(), user(name))));
     door.has(&topic, &[user("ann")]).await;
-    assert!(door.renew("late", LONG).await);
-    let tally = door.claim("late", &topic, &user("ann"), 0).await;
+    assert!(door.renew("late again", &topic, LONG).await);
+    let tally = door.claim("late again", &topic, &user("ann"), 0).await;
     assert_eq!(tally.after, 0, "nothing from before counts: {tally:?}");
 }
 
-/// After a loss nobody is there and no node is known; who claims again is seen to come.
+/// After a loss nobody is there and no lease lives; who is claimed again is seen to come.
 pub async fn presence_is_claimed_again_after_a_loss<F: BusFixture>() {
     let Some(door) = Door::<F>::open().await else { return };
     let topic = room("lobby");
-    for _ in 0..3 {
-        let tallies = [door.claim("n1", &topic, &user("ann"), 2).await];
+    for round in 0..3 {
+        let leases = [1, 2].map(|n| format!("n{n}, {round}"));
+        let tallies = [door.claim(&leases[0], &topic, &user("ann"), 2).await];
         assert_eq!(tallies, [Tally { before: 0, after: 2 }]);
-        door.claim("n2", &topic, &user("ann"), 1).await;
+        door.claim(&leases[1], &topic, &user("ann"), 1).await;
         door.fixture.lose_store().await;
         Node::join(door.fixture.bus()).await;
-        assert!(!door.renew("n1", LONG).await && !door.renew("n2", LONG).await);
+        for lease in &leases {
+            assert!(!door.renew(lease, &topic, LONG).await);
+        }
         door.has(&topic, &[]).await;
         assert!(door.expire().await.is_empty(), "what was lost is not answered");
     }
@@ -300,7 +309,7 @@ pub async fn a_random_presence_agrees_with_the_model<F: BusFixture>() {
                 .iter()
                 .map(|&(topic, name, n)| claim_of(&topics[topic], &user(HOSTILE[name]), n))
                 .collect();
-            let tallies = door.claims(&format!("n{node}"), LONG, &claims).await;
+            let tallies = door.claims(&format!("n{node}"), &claims).await;
             for ((topic, name, connections), tally) in script.into_iter().zip(tallies) {
                 let before = total(&model, topic, name);
                 model.insert((topic, name, node), u64::from(connections));
@@ -336,18 +345,26 @@ impl<F: BusFixture> Door<F> {
         F::PRESENCE.then_some(Self { fixture, bus })
     }
 
-    async fn claim(&self, node: &str, topic: &Topic, user: &UserId, connections: u32) -> Tally {
+    async fn claim(&self, lease: &str, topic: &Topic, user: &UserId, connections: u32) -> Tally {
         let claim = claim_of(topic, user, connections);
-        self.claims(node, LONG, &[claim]).await[0]
+        self.claims(lease, &[claim]).await[0]
     }
 
-    async fn claims(&self, node: &str, lease: Duration, claims: &[Claim]) -> Vec<Tally> {
-        claim(&self.bus, node, lease, claims).await
+    async fn claims(&self, lease: &str, claims: &[Claim]) -> Vec<Tally> {
+        claim(&self.bus, lease, claims).await
     }
 
-    async fn renew(&self, node: &str, lease: Duration) -> bool {
-        let node = named(node);
-        answered("renew", || presence(&self.bus).renew(&node, lease)).await
+    /// Claims under a lease that may not live.
+    async fn try_claim(&self, lease: &str, claim: &Claim) -> Option<Vec<Tally>> {
+        let (lease, partition) = (named(lease), self.bus.partition(&claim.topic));
+        let presence = presence(&self.bus);
+        answered("claim", || presence.claim(partition, &lease, std::slice::from_ref(claim))).await
+    }
+
+    /// Renews a lease in the partition of a topic.
+    async fn renew(&self, lease: &str, topic: &Topic, time: Duration) -> bool {
+        let (lease, partition) = (named(lease), self.bus.partition(topic));
+        answered("renew", || presence(&self.bus).renew(partition, &lease, time)).await
     }
 
     async fn expire(&self) -> Vec<(Topic, UserId)> {
@@ -385,15 +402,34 @@ impl<F: BusFixture> Door<F> {
     }
 }
 
-async fn claim(bus: &Arc<dyn Bus>, node: &str, lease: Duration, claims: &[Claim]) -> Vec<Tally> {
-    let node = named(node);
-    let answers = in_time("claim", presence(bus).claim(&node, lease, claims)).await;
-    assert_eq!(answers.len(), claims.len(), "one answer per claim");
-    answers.into_iter().map(|answer| answer.expect("a live bus takes a claim")).collect()
+/// Claims under a lease of this name, which is begun or renewed, in each partition.
+async fn claim(bus: &Arc<dyn Bus>, lease: &str, claims: &[Claim]) -> Vec<Tally> {
+    let lease = named(lease);
+    let mut tallies = vec![Tally::default(); claims.len()];
+    for partition in 0..bus.partitions() {
+        let is_here = |place: &usize| bus.partition(&claims[*place].topic) == partition;
+        let places: Vec<_> = (0..claims.len()).filter(is_here).collect();
+        if places.is_empty() {
+            continue;
+        }
+        let part: Vec<_> = places.iter().map(|place| claims[*place].clone()).collect();
+        answered("begin", || presence(bus).begin(partition, &lease, LONG)).await;
+        let answer = in_time("claim", presence(bus).claim(partition, &lease, &part)).await;
+        let answer = answer.expect("a live bus takes claims").expect("the lease lives");
+        assert_eq!(answer.len(), part.len(), "one answer per claim");
+        for (place, tally) in places.into_iter().zip(answer) {
+            tallies[place] = tally;
+        }
+    }
+    tallies
 }
 
 async fn expire(bus: &Arc<dyn Bus>) -> Vec<(Topic, UserId)> {
-    answered("expire", || presence(bus).expire()).await
+    let mut gone = Vec::new();
+    for partition in 0..bus.partitions() {
+        gone.extend(answered("expire", || presence(bus).expire(partition)).await);
+    }
+    gone
 }
 
 fn presence(bus: &Arc<dyn Bus>) -> &dyn Presence {
@@ -404,8 +440,8 @@ fn claim_of(topic: &Topic, user: &UserId, connections: u32) -> Claim {
     Claim { topic: topic.clone(), user: user.clone(), connections }
 }
 
-fn named(node: &str) -> NodeId {
-    NodeId::new(node).expect("a name of a law is a name")
+fn named(lease: &str) -> LeaseId {
+    LeaseId::new(lease).expect("a name of a law is a name")
 }
 
 /// A lease that a law waits for.

@@ -8,6 +8,7 @@ pub mod connections;
 pub mod cuts;
 pub mod drain;
 pub mod history;
+pub mod leases;
 mod lossy;
 pub mod nodes;
 pub mod observer;
@@ -87,6 +88,10 @@ macro_rules! hub_laws {
             a_replay_of_any_length_fits_a_small_outbox
             a_room_that_cannot_be_joined_now_does_not_let_the_cursor_pass_it
         }
+        $crate::hub_laws! { $fixture: leases:
+            a_node_started_again_under_its_name_shows_nobody_of_its_last_run
+            connections_of_a_dead_node_refuse_nobody_for_good
+        }
         $crate::hub_laws! { $fixture: nodes:
             a_message_is_submitted_at_any_node
             whom_no_node_has_is_not_found
@@ -115,6 +120,8 @@ macro_rules! hub_laws {
         $crate::hub_laws! { $fixture: presence:
             a_user_comes_with_the_first_connection_and_goes_with_the_last_over_all_nodes
             who_comes_back_at_once_was_not_away
+            who_leaves_in_order_is_gone_at_once
+            who_may_come_back_lingers
             rooms_without_presence_show_nobody
             a_user_has_so_many_connections_over_all_nodes
             a_store_that_lost_its_claims_gets_them_again

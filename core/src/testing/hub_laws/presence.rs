@@ -6,26 +6,45 @@ use std::time::Duration;
 use super::scene::*;
 use crate::testing::bus_laws::BusFixture;
 use crate::{
-    AllowAll, Anonymous, AttachError, Bus, ConnectOptions, Hub, Limits, TopicOptions, TopicRules,
+    AllowAll, Anonymous, AttachError, Bus, Claim, CloseReason, ConnectOptions, Hub, HubBuilder,
+    LeaseId, Limits, Topic, TopicOptions, TopicRules, UserId,
 };
 use serde_json::json;
 
-async fn showing(bus: &Arc<dyn Bus>, change: impl FnOnce(&mut Limits)) -> Hub {
+/// A node that shows who is in its rooms, and forgets lost connections soon.
+pub(super) async fn showing(bus: &Arc<dyn Bus>, change: impl FnOnce(&mut Limits)) -> Hub {
+    builder(bus, change).start().await.expect("the bus is there")
+}
+
+/// The same before it is started.
+pub(super) fn builder(bus: &Arc<dyn Bus>, change: impl FnOnce(&mut Limits)) -> HubBuilder {
     let linger = Duration::from_millis(100);
     let mut limits = Limits { presence_linger: linger, ..Limits::default() };
     change(&mut limits);
     let options = TopicOptions { presence: true, ..TopicOptions::default() };
     let builder = Hub::builder(Arc::clone(bus), Arc::new(Anonymous), Arc::new(AllowAll));
-    let builder = builder.topics(TopicRules::all(options)).limits(limits).shards(2);
-    builder.start().await.expect("the bus is there")
+    builder.topics(TopicRules::all(options)).limits(limits).shards(2)
 }
 
-/// Joins and answers who is there.
+/// Joins and returns who is there.
 async fn join_and_see(client: &mut Client, room: &str) -> serde_json::Value {
     let text =
         json!({"type": "join:room", "payload": {"roomId": room, "presence": true}}).to_string();
     client.say(&text).await;
     client.next("room:joined").await["payload"]["members"].clone()
+}
+
+/// How many connections of a user all nodes claim in a topic.
+async fn claimed(bus: &Arc<dyn Bus>, topic: &Topic, name: &str) -> u64 {
+    let presence = bus.presence().expect("the bus knows presence");
+    let partition = bus.partition(topic);
+    let lease = LeaseId::new("asks").expect("a name");
+    let user = UserId::new(name).expect("a name");
+    let begun = presence.begin(partition, &lease, PATIENCE);
+    in_time(begun).await.expect("the bus is there");
+    let claim = [Claim { topic: topic.clone(), user, connections: 0 }];
+    let tallies = in_time(presence.claim(partition, &lease, &claim)).await;
+    tallies.expect("the bus is there").expect("the lease lives")[0].after
 }
 
 /// A user is in a room from its first to its last connection on any node, and only that is told.
@@ -43,6 +62,7 @@ pub async fn a_user_comes_with_the_first_connection_and_goes_with_the_last_over_
     // A second connection on another node, without asking who is there: it counts and is told nothing.
     let mut second = Client::connect(&hubs[1], "u").await;
     second.join("r").await;
+    until(async || claimed(&fixture.bus(), &room("r"), "u").await == 2).await;
     first.leave("r").await;
     publish(&hubs[0], news(&room("r"), 1)).await;
     watcher.hears(1).await;
@@ -70,6 +90,71 @@ pub async fn who_comes_back_at_once_was_not_away<F: BusFixture>() {
     }
     publish(&hub, news(&room("r"), 1)).await;
     watcher.hears(1).await;
+}
+
+/// The next that a watcher is told is that a user came or left.
+async fn told(watcher: &mut Client, kind: &str, user: &str) {
+    let told = watcher.next(kind).await;
+    assert_eq!(told["payload"], json!({"roomId": "r", "userId": user}));
+}
+
+/// Who leaves a room, closes, or is disconnected for good is gone at once, and seen to come when it comes again.
+pub async fn who_leaves_in_order_is_gone_at_once<F: BusFixture>() {
+    let fixture = F::start().await;
+    let linger = |limits: &mut Limits| limits.presence_linger = Duration::from_secs(600);
+    let hubs = [showing(&fixture.bus(), linger).await, showing(&fixture.bus(), linger).await];
+    let mut watcher = Client::connect(&hubs[0], "w").await;
+    join_and_see(&mut watcher, "r").await;
+    let mut client = Client::connect(&hubs[1], "u").await;
+    client.join("r").await;
+    told(&mut watcher, "presence:joined", "u").await;
+    client.leave("r").await;
+    told(&mut watcher, "presence:left", "u").await;
+    client.join("r").await;
+    told(&mut watcher, "presence:joined", "u").await;
+    // However fast it comes again, it left.
+    for kind in ["leave:room", "join:room", "leave:room", "join:room"] {
+        client.say(&json!({"type": kind, "payload": {"roomId": "r"}}).to_string()).await;
+    }
+    for _ in 0..2 {
+        told(&mut watcher, "presence:left", "u").await;
+        told(&mut watcher, "presence:joined", "u").await;
+    }
+    client.pipe.finish();
+    told(&mut watcher, "presence:left", "u").await;
+    let mut client = Client::connect(&hubs[1], "v").await;
+    client.join("r").await;
+    told(&mut watcher, "presence:joined", "v").await;
+    hubs[1].disconnect(user("v"), CloseReason::DISCONNECTED).await;
+    told(&mut watcher, "presence:left", "v").await;
+}
+
+/// Whose connection is lost, or closed with a code after which it comes back, is shown a while longer; one that then
+/// leaves in order by its last connection is not.
+pub async fn who_may_come_back_lingers<F: BusFixture>() {
+    let fixture = F::start().await;
+    let linger = |limits: &mut Limits| limits.presence_linger = Duration::from_secs(600);
+    let hubs = [showing(&fixture.bus(), linger).await, showing(&fixture.bus(), linger).await];
+    let mut watcher = Client::connect(&hubs[0], "w").await;
+    join_and_see(&mut watcher, "r").await;
+    let mut clients = Vec::new();
+    for name in ["lost", "drained", "leaves"] {
+        let mut client = Client::connect(&hubs[1], name).await;
+        client.join("r").await;
+        told(&mut watcher, "presence:joined", name).await;
+        clients.push(client);
+    }
+    let mut second = Client::connect(&hubs[1], "leaves").await;
+    second.join("r").await;
+    drop(clients.remove(0));
+    hubs[1].disconnect(user("drained"), CloseReason::RESTART).await;
+    assert_eq!(clients.remove(0).ended().await, Some(CloseReason::RESTART.code));
+    until(async || hubs[1].users().await.len() == 1).await;
+    // What the node had to tell of them would come before this.
+    clients.remove(0).leave("r").await;
+    second.leave("r").await;
+    told(&mut watcher, "presence:left", "leaves").await;
+    assert_eq!(join_and_see(&mut watcher, "r").await, json!(["drained", "lost", "w"]));
 }
 
 /// Rooms that show no presence show nobody.
