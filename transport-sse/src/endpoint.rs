@@ -23,7 +23,7 @@ use crate::{ENVELOPE, FRAMING, Hangup, SseBody, SseConfig, SseTransport, stream_
 /// | answer | when |
 /// |---|---|
 /// | 200, the stream | credentials are good; `room=`, `cursor=`, `presence=1` and `envelope=1` of the query count |
-/// | 200, `retry:` and the event `close` | 1012 while the node drains, 1013 when it is full or cannot decide now |
+/// | 200, `retry:` and the event `close` | 1012 while the node drains, 1013 when it is full or cannot decide now, as when some of too many connections are of a node that is not heard from |
 /// | 503 with `Retry-After` | the same, for a proxy that asks with `Tidings-Refusal: status` |
 /// | 401 | credentials are missing or no good |
 /// | 403 | the `Origin` may not connect; its [`ForeignOrigin`](tidings_core::ForeignOrigin) is among the extensions |

@@ -12,7 +12,8 @@ use crate::{WsConfig, accept, upgraded};
 ///
 /// A browser cannot read the status of a refused upgrade. So the upgrade is completed for whoever
 /// asks from an allowed origin, and refused credentials get a close code: 1008 `Unauthorized` or
-/// `Invalid token`, 1013 when they cannot be checked, 4009 for too many connections of one user.
+/// `Invalid token`, 1013 when they cannot be checked, 4009 for too many connections of one user (1013 while some of
+/// those are of a node that is not heard from).
 ///
 /// A node that drains, or is asked beyond `accept_rate` or `peer_rate`, answers 503 with `Retry-After` before it
 /// looks at anything else: a proxy then tries another node.

@@ -165,7 +165,11 @@ impl Hub {
             && let Some(tally) = attendance.claimed(&counted.topic, &counted.user).await
             && tally.after > max as u64
         {
-            return Err(AttachError::TooMany);
+            // What is claimed may be of a node that died; what nodes answer they have.
+            return Err(match self.0.commands.count(&counted.topic).await {
+                Some(there) if there >= max => AttachError::TooMany,
+                _ => AttachError::TooManyUnheard,
+            });
         }
         Ok(counted)
     }

@@ -51,6 +51,8 @@ struct Command {
 enum Order {
     /// Hand this message of this user to the client whose topic this is.
     Submit { user: String, message: String },
+    /// Count the connections in a topic.
+    Count { whom: Whom },
     /// End all connections in a topic.
     Disconnect { whom: Whom, code: u16, reason: String, reconnect_after: Option<Duration> },
 }
@@ -83,11 +85,12 @@ struct Answer {
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     Submitted(Result<(), SubmitError>),
-    Disconnected(usize),
+    /// How many connections there were.
+    Connections(usize),
 }
 
-/// How many connections each node ended that has answered.
-type Ended = HashMap<ClientId, usize>;
+/// How many connections there were on each node that has answered.
+type Counted = HashMap<ClientId, usize>;
 
 impl Commands {
     pub(crate) fn new(bus: Arc<dyn Bus>, shards: Vec<ShardHandle>, message_bytes: usize) -> Self {
@@ -134,7 +137,7 @@ impl Commands {
                 match answers.recv().await {
                     Some((_, Outcome::Submitted(Err(SubmitError::NotFound)))) => {}
                     Some((_, Outcome::Submitted(outcome))) => return outcome,
-                    Some((_, Outcome::Disconnected(_))) | None => {}
+                    Some((_, Outcome::Connections(_))) | None => {}
                 }
             }
             Err(SubmitError::NotFound)
@@ -155,7 +158,7 @@ impl Commands {
         patience: Duration,
     ) -> Result<usize, DisconnectError> {
         let here = self.disconnect_here(topic, reason).await;
-        let mut ended = Ended::from([(self.address, here)]);
+        let mut ended = Counted::from([(self.address, here)]);
         let CloseReason { code, reason, reconnect_after } = reason.clone();
         let reason = reason.into_owned();
         let whom = Whom::from(topic);
@@ -165,8 +168,16 @@ impl Commands {
         reached.map(|()| ended).map_err(|_| DisconnectError { ended })
     }
 
+    /// How many connections there are in a topic on all nodes; `None` when one of those does not answer soon.
+    pub(crate) async fn count(&self, topic: &Topic) -> Option<usize> {
+        let mut counted = Counted::from([(self.address, self.count_here(topic).await)]);
+        let order = Order::Count { whom: Whom::from(topic) };
+        let reached = timeout(ANSWER_DEADLINE, self.reach_all(order, &mut counted)).await;
+        reached.ok().map(|()| counted.values().sum())
+    }
+
     /// Asks all nodes, again and again, until each of them has answered.
-    async fn reach_all(&self, order: Order, ended: &mut Ended) {
+    async fn reach_all(&self, order: Order, counted: &mut Counted) {
         let (_question, command, mut answers) = self.ask(order);
         loop {
             // Who is listed only after this was read has connections only after it heard of the order or asked itself.
@@ -174,10 +185,10 @@ impl Commands {
                 && let Ok(links) = self.tell(all_nodes(), COMMAND, &command).await
             {
                 let hearing = async {
-                    while !has_all(ended, listed.as_deref(), links) {
+                    while !has_all(counted, listed.as_deref(), links) {
                         let Some((node, outcome)) = answers.recv().await else { return };
-                        if let Outcome::Disconnected(there) = outcome {
-                            *ended.entry(node).or_default() += there;
+                        if let Outcome::Connections(there) = outcome {
+                            *counted.entry(node).or_default() += there;
                         }
                     }
                 };
@@ -210,6 +221,16 @@ impl Commands {
             ended += shard.ask(move |members| members.end(&topic, &reason)).await.unwrap_or(0);
         }
         ended
+    }
+
+    async fn count_here(&self, topic: &Topic) -> usize {
+        let mut counted = 0;
+        for shard in &self.shards {
+            let topic = topic.clone();
+            let count = shard.ask(move |members| members.router.members(&topic).count());
+            counted += count.await.unwrap_or(0);
+        }
+        counted
     }
 
     /// A question and where its answers come; it is asked as long as the first is kept.
@@ -258,14 +279,18 @@ impl Commands {
         let outcome = match order {
             // What this node asks it has done itself before, and without the bus.
             Order::Submit { .. } if own => Outcome::Submitted(Err(SubmitError::NotFound)),
-            Order::Disconnect { .. } if own => Outcome::Disconnected(0),
+            Order::Count { .. } | Order::Disconnect { .. } if own => Outcome::Connections(0),
             Order::Submit { user, message } => {
                 Outcome::Submitted(self.submit_here(&topic, &user, message).await)
+            }
+            Order::Count { whom } => {
+                let Some(topic) = whom.topic() else { return };
+                Outcome::Connections(self.count_here(&topic).await)
             }
             Order::Disconnect { whom, code, reason, reconnect_after } => {
                 let Some(topic) = whom.topic() else { return };
                 let reason = CloseReason { code, reason: reason.into(), reconnect_after };
-                Outcome::Disconnected(self.disconnect_here(&topic, &reason).await)
+                Outcome::Connections(self.disconnect_here(&topic, &reason).await)
             }
         };
         if own {
@@ -331,10 +356,10 @@ impl Whom {
 }
 
 /// Whether all nodes have answered: those that are listed, or else as many as the order was handed to.
-fn has_all(ended: &Ended, listed: Option<&[ClientId]>, links: Option<u32>) -> bool {
+fn has_all(counted: &Counted, listed: Option<&[ClientId]>, links: Option<u32>) -> bool {
     match listed {
-        Some(listed) => listed.iter().all(|node| ended.contains_key(node)),
-        None => links.is_some_and(|links| ended.len() >= links as usize),
+        Some(listed) => listed.iter().all(|node| counted.contains_key(node)),
+        None => links.is_some_and(|links| counted.len() >= links as usize),
     }
 }
 

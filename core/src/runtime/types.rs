@@ -26,6 +26,10 @@ pub enum AttachError {
     /// The user has `connections_per_user` connections already: 4009 or 429.
     #[error("too many connections of this user")]
     TooMany,
+    /// The user has `connections_per_user` connections, but some of those may be gone: they are of a node that is not
+    /// heard from, or cannot be counted now. 1013.
+    #[error("too many connections of this user, some of them on a node that is not heard from")]
+    TooManyUnheard,
     /// The bus is away: 1013.
     #[error("the bus is away")]
     BusAway,
@@ -48,7 +52,9 @@ impl AttachError {
     pub fn close_reason(self) -> CloseReason {
         match self {
             Self::TooMany => CloseReason::TOO_MANY_CONNECTIONS,
-            Self::BusAway | Self::Full | Self::TimedOut => CloseReason::TRY_AGAIN_LATER,
+            Self::TooManyUnheard | Self::BusAway | Self::Full | Self::TimedOut => {
+                CloseReason::TRY_AGAIN_LATER
+            }
             Self::Internal => CloseReason::INTERNAL,
             Self::Draining => CloseReason::RESTART,
         }

@@ -52,7 +52,9 @@ pub async fn connections_of_a_dead_node_refuse_nobody_for_good<F: BusFixture>() 
     let again = again.expect("the bus is there");
     let other = showing(&fixture.bus(), limit).await;
     for hub in [&again, &other] {
-        assert_eq!(attach(hub, "u").await.err(), Some(AttachError::TooMany));
+        let refused = attach(hub, "u").await.err();
+        assert_eq!(refused, Some(AttachError::TooManyUnheard));
+        assert_eq!(refused.map(|error| error.close_reason().code), Some(1013));
     }
     dies.run_out().await;
     until(async || attach(&other, "u").await.is_ok()).await;

@@ -125,7 +125,8 @@ pub async fn who_leaves_in_order_is_gone_at_once<F: BusFixture>() {
     let mut client = Client::connect(&hubs[1], "v").await;
     client.join("r").await;
     told(&mut watcher, "presence:joined", "v").await;
-    hubs[1].disconnect(user("v"), CloseReason::DISCONNECTED).await;
+    let ended = hubs[1].disconnect(user("v"), CloseReason::DISCONNECTED).await;
+    assert_eq!(ended, Ok(1));
     told(&mut watcher, "presence:left", "v").await;
 }
 
@@ -147,7 +148,8 @@ pub async fn who_may_come_back_lingers<F: BusFixture>() {
     let mut second = Client::connect(&hubs[1], "leaves").await;
     second.join("r").await;
     drop(clients.remove(0));
-    hubs[1].disconnect(user("drained"), CloseReason::RESTART).await;
+    let ended = hubs[1].disconnect(user("drained"), CloseReason::RESTART).await;
+    assert_eq!(ended, Ok(1));
     assert_eq!(clients.remove(0).ended().await, Some(CloseReason::RESTART.code));
     until(async || hubs[1].users().await.len() == 1).await;
     // What the node had to tell of them would come before this.
