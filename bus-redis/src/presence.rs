@@ -115,13 +115,13 @@ async fn claim(
     }
 }
 
-/// What a lease is called in the store: it is of one server too, since another that takes its place may lack some of
-/// what was claimed, although it has the lease.
+/// What a lease is called in the store: it is of one run of a server too, since another may lack some of what was claimed,
+/// although it has the lease.
 fn name(lease: &LeaseId, session: &Session) -> String {
     let mut name = String::new();
     escape(lease.as_str(), &mut name);
     name.push(':');
-    name.push_str(&session.identity);
+    name.push_str(&session.run.text());
     name
 }
 

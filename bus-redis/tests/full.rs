@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tidings_bus_redis::{RedisBus, RedisConfig};
 use tidings_core::{
-    AllowAll, Anonymous, Bus, BusError, Claim, History, Hub, Message, NodeId, Presence,
-    Publication, Receipt, Retention, RoomId, TenantId, Topic, UserId,
+    AllowAll, Anonymous, Bus, BusError, Claim, History, Hub, LeaseId, Message, Presence,
+    Publication, Receipt, Retention, RoomId, Tally, TenantId, Topic, UserId,
 };
 use tidings_redis_testing::{
     Cluster, Options, Redis, SENTINEL_MASTER, SentinelTrio, in_time, until,
@@ -44,8 +44,12 @@ async fn hub(url: &str) -> Hub {
     in_time("a node to start", builder.start()).await.expect("the bus is there")
 }
 
-fn claim(connections: u32) -> [Claim; 1] {
-    [Claim { topic: room("lobby"), user: UserId::new("ann").expect("a name"), connections }]
+async fn claimed(bus: &RedisBus, lease: &LeaseId, connections: u32) -> Tally {
+    let topic = room("lobby");
+    let partition = bus.partition(&topic);
+    let claim = [Claim { topic, user: UserId::new("ann").expect("a name"), connections }];
+    let tallies = bus.claim(partition, lease, &claim).await.expect("it may be claimed");
+    tallies.expect("the lease lives").remove(0)
 }
 
 /// All of it but what a failover does.
@@ -53,11 +57,13 @@ async fn serves_though_full(url: &str, servers: &[Redis]) {
     let first = hub(url).await;
     let bus = node(url).await;
     one(&bus, kept()).await.expect("there is room");
-    let [stays, dies] = ["stays", "dies"].map(|name| NodeId::new(name).expect("a name"));
-    for (node, lease) in [(&stays, LONG), (&dies, Duration::from_millis(1))] {
-        assert!(bus.claim(node, lease, &claim(1)).await[0].is_ok());
+    let [stays, dies] = ["stays", "dies"].map(|name| LeaseId::new(name).expect("a name"));
+    let lobby = bus.partition(&room("lobby"));
+    for lease in [&stays, &dies] {
+        bus.begin(lobby, lease, LONG).await.expect("there is room");
+        claimed(&bus, lease, 1).await;
     }
-    assert!(bus.renew(&stays, LONG).await.is_ok());
+    assert_eq!(bus.renew(lobby, &dies, Duration::from_millis(1)).await.ok(), Some(true));
     fill(servers).await;
     let refused = one(&bus, kept()).await;
     assert!(matches!(refused, Err(BusError::Refused(_))), "{refused:?}");
@@ -65,18 +71,19 @@ async fn serves_though_full(url: &str, servers: &[Redis]) {
 
     let second = hub(url).await;
     assert!(first.is_ready() && second.is_ready());
-    assert_eq!(bus.renew(&stays, LONG).await.ok(), Some(true), "its lease goes on");
+    assert_eq!(bus.renew(lobby, &stays, LONG).await.ok(), Some(true), "its lease goes on");
     // Who is on one node still is not gone with the other, whose lease has run out.
     until("the claims of the other to be ended", async || {
-        let gone = bus.expire().await.expect("it may be ended");
+        let gone = bus.expire(lobby).await.expect("it may be ended");
         assert_eq!(gone, []);
-        let tally = bus.claim(&stays, LONG, &claim(1)).await.remove(0);
-        tally.expect("it may be claimed").before == 1
+        claimed(&bus, &stays, 1).await.before == 1
     })
     .await;
     assert_eq!(bus.members(&room("lobby")).await.expect("it may be read").len(), 1);
-    let tally = bus.claim(&stays, LONG, &claim(0)).await.remove(0).expect("it may leave");
-    assert_eq!((tally.before, tally.after), (1, 0));
+    assert_eq!(claimed(&bus, &stays, 0).await, Tally { before: 1, after: 0 });
+    let late = LeaseId::new("late").expect("a name");
+    bus.begin(lobby, &late, LONG).await.expect("a lease begins");
+    assert_eq!(claimed(&bus, &late, 1).await, Tally { before: 0, after: 1 });
 }
 
 #[tokio::test]

@@ -165,11 +165,12 @@ impl Hub {
             && let Some(tally) = attendance.claimed(&counted.topic, &counted.user).await
             && tally.after > max as u64
         {
-            // What is claimed may be of a node that died; what nodes answer they have.
-            return Err(match self.0.commands.count(&counted.topic).await {
-                Some(there) if there >= max => AttachError::TooMany,
-                _ => AttachError::TooManyUnheard,
-            });
+            // What is claimed may be left of a node that died, or of a lease that ended: what all nodes have counts.
+            match self.0.commands.count(&counted.topic).await {
+                Some(connections) if connections <= max => {}
+                Some(_) => return Err(AttachError::TooMany),
+                None => return Err(AttachError::TooManyUnheard),
+            }
         }
         Ok(counted)
     }

@@ -48,6 +48,7 @@ pub(crate) enum Departure {
 
 enum Change {
     Come(Who),
+    Count(Who, oneshot::Sender<u32>),
     Leave(Who, Departure),
     Ask(Who, Waiting),
 }
@@ -112,6 +113,13 @@ impl Attendance {
         let (waiting, claimed) = oneshot::channel();
         self.tell(topic, Change::Ask((topic.clone(), user.clone()), waiting));
         claimed.await.unwrap_or_default()
+    }
+
+    /// How many connections of the user this node has in the topic, with those on their way in.
+    pub(crate) async fn count(&self, topic: &Topic, user: &UserId) -> u32 {
+        let (count, counted) = oneshot::channel();
+        self.tell(topic, Change::Count((topic.clone(), user.clone()), count));
+        counted.await.unwrap_or_default()
     }
 
     fn tell(&self, topic: &Topic, change: Change) {
@@ -230,6 +238,9 @@ impl Attendant {
                 here.connections += 1;
                 here.lingers = false;
                 self.look_at(who);
+            }
+            Change::Count(who, count) => {
+                let _ = count.send(self.here.get(&who).map_or(0, |here| here.connections));
             }
             Change::Leave(who, departure) => self.leave(who, departure),
             Change::Ask(who, waiting) => {

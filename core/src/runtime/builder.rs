@@ -171,7 +171,12 @@ impl HubBuilder {
         let links_up = Arc::new(LinksUp::new(self.bus.partitions()));
         let Limits { inbox_bytes, message_bytes, .. } = self.limits;
         let (bus, up) = (self.bus.clone(), links_up.clone());
-        let commands = Arc::new(Commands::new(bus.clone(), handles.clone(), message_bytes));
+        let commands = Arc::new(Commands::new(
+            bus.clone(),
+            handles.clone(),
+            attendance.clone(),
+            message_bytes,
+        ));
         let (shards_of, told) = (handles.clone(), commands.clone());
         let dispatcher = Dispatcher::new(
             bus,

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::attendance::Attendance;
 use super::inbox::ShardHandle;
 use super::mailbox::{Mailboxes, SubmitError};
 use super::spawn::{client_id, jitter, spawn};
@@ -31,6 +32,7 @@ pub(crate) struct Commands {
     bus: Arc<dyn Bus>,
     shards: Vec<ShardHandle>,
     pub(crate) mailboxes: Arc<Mailboxes>,
+    attendance: Option<Attendance>,
     address: ClientId,
     asked: Mutex<HashMap<u64, mpsc::UnboundedSender<(ClientId, Outcome)>>>,
     next: AtomicU64,
@@ -51,7 +53,7 @@ struct Command {
 enum Order {
     /// Hand this message of this user to the client whose topic this is.
     Submit { user: String, message: String },
-    /// Count the connections in a topic.
+    /// Count the connections of a user.
     Count { whom: Whom },
     /// End all connections in a topic.
     Disconnect { whom: Whom, code: u16, reason: String, reconnect_after: Option<Duration> },
@@ -93,10 +95,16 @@ enum Outcome {
 type Counted = HashMap<ClientId, usize>;
 
 impl Commands {
-    pub(crate) fn new(bus: Arc<dyn Bus>, shards: Vec<ShardHandle>, message_bytes: usize) -> Self {
+    pub(crate) fn new(
+        bus: Arc<dyn Bus>,
+        shards: Vec<ShardHandle>,
+        attendance: Option<Attendance>,
+        message_bytes: usize,
+    ) -> Self {
         Self {
             bus,
             shards,
+            attendance,
             mailboxes: Arc::new(Mailboxes::new(message_bytes)),
             address: client_id(),
             asked: Mutex::default(),
@@ -168,7 +176,7 @@ impl Commands {
         reached.map(|()| ended).map_err(|_| DisconnectError { ended })
     }
 
-    /// How many connections there are in a topic on all nodes; `None` when one of those does not answer soon.
+    /// How many connections a user has on all nodes; `None` when one of those does not answer soon.
     pub(crate) async fn count(&self, topic: &Topic) -> Option<usize> {
         let mut counted = Counted::from([(self.address, self.count_here(topic).await)]);
         let order = Order::Count { whom: Whom::from(topic) };
@@ -224,13 +232,10 @@ impl Commands {
     }
 
     async fn count_here(&self, topic: &Topic) -> usize {
-        let mut counted = 0;
-        for shard in &self.shards {
-            let topic = topic.clone();
-            let count = shard.ask(move |members| members.router.members(&topic).count());
-            counted += count.await.unwrap_or(0);
+        match (&self.attendance, &topic.scope) {
+            (Some(attendance), Scope::User(user)) => attendance.count(topic, user).await as usize,
+            _ => 0,
         }
-        counted
     }
 
     /// A question and where its answers come; it is asked as long as the first is kept.
