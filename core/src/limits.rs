@@ -44,6 +44,11 @@ pub struct Limits {
     pub accept_rate: u32,
     /// New connections that the node takes at once; 10,000. Counts only together with `accept_rate`.
     pub accept_burst: u32,
+    /// Requests for a connection that come to nothing (no handshake, bad credentials) of one address, or of one /64 of
+    /// IPv6, per second in the long run; 1,000. Beyond it all its requests are refused, as beyond `accept_rate`.
+    pub peer_rate: u32,
+    /// Such requests of one address at once; 10,000. Counts only together with `peer_rate`.
+    pub peer_burst: u32,
     /// Connections of one user over all nodes; 100. The newest is refused with 4009 or 429, and with 1013 while some of
     /// those counted may be gone with a node that is not heard from.
     pub connections_per_user: usize,

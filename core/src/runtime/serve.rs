@@ -60,7 +60,7 @@ impl Drop for Attachment {
         self.context.hub.0.counts.disconnected(self.info.name);
         let key = self.context.key;
         let departure = match &self.ended {
-            Some(reason) if reason.is_final() => Departure::Left,
+            Some(reason) if self.by_client || reason.is_final() => Departure::Left,
             _ => Departure::Lost,
         };
         self.context.shard.run(move |members| members.detach(key, departure));

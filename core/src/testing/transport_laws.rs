@@ -8,9 +8,7 @@ use bytes::Bytes;
 use tokio::join;
 
 use super::bus_node::in_time;
-use crate::{
-    CloseReason, Frame, FrameReader, FrameWriter, Framing, Message, Outgoing, ReadError, Transport,
-};
+use crate::{CloseReason, Frame, FrameReader, FrameWriter, Framing, Message, Outgoing, Transport};
 
 /// How the laws get a connection.
 pub trait TransportFixture: Sized {
@@ -219,22 +217,13 @@ pub async fn the_reason_comes_last<F: TransportFixture>() {
     in_time("the end", async { join!(end, hear) }).await;
 }
 
-/// When the peer is gone without a word, reading ends by an error and writing fails.
+/// When the peer is gone, reading ends and writing fails.
 pub async fn a_peer_that_is_gone_ends_both_halves<F: TransportFixture>() {
     let (transport, peer) = F::open().await;
     let framing = transport.info().framing;
     let (mut reader, mut writer) = transport.split();
     drop(peer);
-    let end = async {
-        loop {
-            match reader.next().await {
-                Some(Ok(_)) => {}
-                end => return end,
-            }
-        }
-    };
-    let end = in_time("the end of reading", end).await;
-    assert!(matches!(end, Some(Err(ReadError::Io(_)))), "it did not say that it goes: {end:?}");
+    in_time("the end of reading", async { while let Some(Ok(_)) = reader.next().await {} }).await;
     let frames = [frame(framing, 1000)];
     in_time("the end of writing", async { while writer.write(&frames).await.is_ok() {} }).await;
 }
