@@ -1,7 +1,7 @@
 //! The cursor: one opaque string that says how far every topic of a connection has been delivered.
 //!
 //! It holds a [`Mark`] per partition and a signature over the marks and the tenant, so that it can
-//! be neither changed nor carried into another tenant. Layout: a version byte, per partition four bytes that stand
+//! be neither changed nor carried into another tenant. Layout: a version byte, two that stand for the key, per partition four bytes that stand
 //! for the epoch and the clock as LEB128, eight bytes of SipHash-2-4; all in base64url without padding.
 
 use std::hash::Hasher as _;
@@ -79,6 +79,7 @@ impl CursorKey {
     pub fn write(&self, tenant: &TenantId, marks: &[Mark]) -> String {
         let mut bytes = Vec::with_capacity(16 + 8 * marks.len());
         bytes.push(VERSION);
+        bytes.extend(self.tag());
         for mark in marks {
             bytes.extend(mark.epoch.to_le_bytes());
             push_number(&mut bytes, mark.clock);
@@ -101,7 +102,8 @@ impl CursorKey {
         if self.sign(tenant, signed) != *signature {
             return Err(CursorError);
         }
-        let mut rest = signed.strip_prefix(&[VERSION]).ok_or(CursorError)?;
+        let mut rest =
+            signed.strip_prefix(&[VERSION]).and_then(|rest| rest.get(2..)).ok_or(CursorError)?;
         let mut marks = Vec::new();
         while let Some((epoch, after)) = rest.split_first_chunk::<4>() {
             let (clock, after) = take_number(after).ok_or(CursorError)?;
@@ -109,6 +111,20 @@ impl CursorKey {
             rest = after;
         }
         if rest.is_empty() { Ok(marks) } else { Err(CursorError) }
+    }
+
+    /// Whether a text looks like a cursor of another key, as that of a store that was lost is. Whoever makes one up is
+    /// given what a client without any cursor may ask for.
+    pub fn is_foreign(&self, text: &str) -> bool {
+        let bytes = URL_SAFE_NO_PAD.decode(text.get(..4).unwrap_or_default()).unwrap_or_default();
+        matches!(*bytes, [VERSION, a, b] if [a, b] != self.tag()) && text.len() >= SHORTEST
+    }
+
+    /// Tells two keys apart, and says nothing of them.
+    fn tag(&self) -> [u8; 2] {
+        let mut hasher = self.0;
+        hasher.write(b"tag");
+        (hasher.finish() as u16).to_le_bytes()
     }
 
     fn sign(&self, tenant: &TenantId, bytes: &[u8]) -> [u8; 8] {
@@ -140,9 +156,11 @@ fn take_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Text of a cursor of no partition.
+const SHORTEST: usize = 15;
 /// Longest text that is looked at, and there is: a version, epochs and clocks of all partitions, and a signature.
-const LONGEST: usize = (4 * (1 + (4 + 10) * MAX_PARTITIONS as usize + 8)).div_ceil(3);
+const LONGEST: usize = (4 * (1 + 2 + (4 + 10) * MAX_PARTITIONS as usize + 8)).div_ceil(3);
 
 #[cfg(test)]
 mod tests {
@@ -186,7 +204,11 @@ mod tests {
         let text = key().write(&tenant("a"), &[Mark::new(1, 2)]);
         assert!(key().read(&tenant("b"), &text).is_err());
         assert!(key().read(&TenantId::default(), &text).is_err());
-        assert!(CursorKey::new(&[8; 16]).read(&tenant("a"), &text).is_err());
+        let other = CursorKey::new(&[8; 16]);
+        assert!(other.read(&tenant("a"), &text).is_err());
+        assert!(
+            other.is_foreign(&text) && !key().is_foreign(&text) && !key().is_foreign("nonsense")
+        );
     }
 
     #[test]
@@ -202,7 +224,7 @@ mod tests {
 
     #[test]
     fn one_partition_takes_few_bytes() {
-        assert_eq!(key().write(&TenantId::default(), &[Mark::new(u64::MAX, 1_000_000)]).len(), 22);
+        assert_eq!(key().write(&TenantId::default(), &[Mark::new(u64::MAX, 1_000_000)]).len(), 24);
     }
 
     #[test]

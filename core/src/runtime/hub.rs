@@ -127,10 +127,15 @@ impl Hub {
         answer.unwrap_or(Err(Denied::Unavailable))
     }
 
-    /// The marks of a cursor that this bus gave to a tenant.
+    /// The marks of a cursor that this bus gave to a tenant; nowhere when it is of a store that was lost, or of another
+    /// number of partitions.
     pub(crate) fn read_cursor(&self, tenant: &TenantId, cursor: &str) -> Option<Box<[Mark]>> {
-        let marks = self.0.kept.as_ref()?.key.read(tenant, cursor).ok()?;
-        (marks.len() == usize::from(self.0.bus.partitions())).then(|| marks.into())
+        let (key, partitions) = (&self.0.kept.as_ref()?.key, usize::from(self.0.bus.partitions()));
+        match key.read(tenant, cursor) {
+            Ok(marks) if marks.len() == partitions => Some(marks.into()),
+            Err(_) if !key.is_foreign(cursor) => None,
+            _ => Some(vec![Mark::NOWHERE; partitions].into()),
+        }
     }
 
     /// Whether a connection is told `connected` once it is known what it missed.

@@ -310,6 +310,22 @@ pub async fn a_flushed_store_is_told_as_a_gap<F: BusFixture>() {
     client.hears(2).await;
 }
 
+/// A cursor of a store that is gone, with the key that signed it, is told as of another epoch, and what is kept follows.
+pub async fn a_cursor_of_a_store_that_was_lost_is_of_another_epoch<F: BusFixture>() {
+    let (former, fixture) = (F::start().await, F::start().await);
+    let mut client = Client::connect(&hub(&former.bus()).await, "u").await;
+    client.join("a").await;
+    let hub = hub(&fixture.bus()).await;
+    publish(&hub, news(&room("a"), 1)).await;
+    let (mut client, connected) = Client::connect_with(&hub, "u", client.back(&["a"])).await;
+    assert_eq!(connected["payload"]["recovered"], false);
+    assert_eq!(client.next("room:joined").await["payload"]["recovered"], false);
+    for _ in 0..2 {
+        assert_eq!(client.next("gap").await["payload"]["reason"], "epoch");
+    }
+    client.hears(1).await;
+}
+
 /// A cursor that nobody gave is told as a `gap`, and what is live goes on.
 pub async fn a_cursor_that_is_none_is_told_and_live_goes_on<F: BusFixture>() {
     let fixture = F::start().await;

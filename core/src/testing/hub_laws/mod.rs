@@ -84,6 +84,7 @@ macro_rules! hub_laws {
             what_is_no_longer_kept_is_told_and_the_rest_follows
             a_flushed_store_is_told_as_a_gap
             a_cursor_that_is_none_is_told_and_live_goes_on
+            a_cursor_of_a_store_that_was_lost_is_of_another_epoch
             exclusions_hold_on_replay
             a_replay_of_any_length_fits_a_small_outbox
             a_room_that_cannot_be_joined_now_does_not_let_the_cursor_pass_it
