@@ -32,6 +32,8 @@ async fn clients_that_stay_get_all_that_was_published() {
         topics: topics.clone(),
         addresses: addresses.clone(),
         cuts: None,
+        leaves: None,
+        cursor_ahead: false,
         start,
         random: Random::of(1, number as u64),
         progress: Progress::default(),
@@ -56,7 +58,7 @@ async fn clients_that_stay_get_all_that_was_published() {
     assert_eq!(published.len(), ROUNDS * topics.iter().count());
     assert_eq!(crowd.settle(&published, PATIENCE).await, 0, "clients that lack something");
     let records = crowd.end().await.expect("no client panics");
-    let report = verdict(&published, &records, Rules { no_gap: true });
+    let report = verdict(&published, &records, Rules { no_gap: true, forks: None });
     assert!(report.violations.is_empty(), "{report}");
     assert!(report.delivered > ROUNDS * USERS * 2, "{report}");
     node.kill().await.expect("the server ends");

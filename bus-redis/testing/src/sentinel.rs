@@ -69,8 +69,11 @@ impl SentinelTrio {
             })
             .await;
         }
-        let replica = &self.servers[1 - self.primary().await];
-        until("the replica's copy", async || replica.is_linked().await).await;
+        // Asked each time: a failover may be under way.
+        until("the replica's copy", async || {
+            self.servers[1 - self.primary().await].is_linked().await
+        })
+        .await;
     }
 }
 

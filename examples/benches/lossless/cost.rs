@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidings_examples::check::{Address, Failure, Outbound, Publisher, TopicId, Topics};
 use tokio::time::Instant;
 
+use crate::Bus;
 use crate::world::World;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -51,7 +52,7 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
 
 async fn turn(args: &Args, server: &Path, history: &str) -> Result<Cost, Failure> {
     let flags = ["--history", history].map(Into::into).into();
-    let mut world = World::start(server, true, 1, flags).await?;
+    let mut world = World::start(server, Bus::Redis, 1, flags).await?;
     let rooms = (0..args.publishers).map(|room| Address::Room(format!("r{room}")));
     let (topics, start) = (Topics::new(rooms), Instant::now());
     let (node, redis) = (world.node(0)?.cpu()?, world.redis_cpu().await?);

@@ -5,30 +5,30 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use futures_util::future::join_all;
 use tidings_examples::check::{
-    Address, Client, Crowd, Cuts, Failure, Outbound, Phase, Progress, Published, Publisher, Random,
-    Rules, TopicId, Topics, Transport, explain, token, verdict,
+    Crowd, Failure, Phase, Published, Random, Rules, Topics, Violation, explain, look, presence,
+    verdict,
 };
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Bus;
-use crate::plan::{Kind, plan};
+use crate::people::{ALL, clients, publish, topics};
+use crate::plan::{Kind, Step, plan};
+use crate::store::Store;
 use crate::world::World;
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// Decides what breaks, who is where and what is published.
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Seconds of faults; the run takes some more to begin and to settle.
     #[arg(long, default_value_t = 90)]
-    seconds: u64,
+    pub(crate) seconds: u64,
     /// What joins the nodes.
     #[arg(long, value_enum, default_value = "redis")]
     bus: Bus,
@@ -37,12 +37,12 @@ pub(crate) struct Args {
     nodes: usize,
     /// Clients, half of them on WebSocket and half on event streams; two for each user.
     #[arg(long, default_value_t = 200)]
-    clients: usize,
+    pub(crate) clients: usize,
     #[arg(long, default_value_t = 20)]
-    rooms: usize,
+    pub(crate) rooms: usize,
     /// Messages per second.
     #[arg(long, default_value_t = 500)]
-    rate: u64,
+    pub(crate) rate: u64,
     /// What may break, by commas; when not given, all that loses nothing of what was kept.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Option<Vec<Kind>>,
@@ -51,7 +51,13 @@ pub(crate) struct Args {
     no_faults: bool,
     /// Clients do not cut themselves off.
     #[arg(long)]
-    no_cuts: bool,
+    pub(crate) no_cuts: bool,
+    /// Nobody leaves for good, and nobody asks who is there.
+    #[arg(long)]
+    pub(crate) no_presence: bool,
+    /// A planted fault: clients take for the cursor of each message of a welcome that of the last one.
+    #[arg(long)]
+    pub(crate) cursor_ahead: bool,
     /// The servers' `--history`.
     #[arg(long, default_value = "20000:600")]
     history: String,
@@ -68,24 +74,19 @@ pub(crate) struct Args {
 
 /// Answers whether all promises were kept.
 pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
-    let redis = args.bus == Bus::Redis;
-    let nodes = if redis { args.nodes } else { 1 };
+    let nodes = if args.bus == Bus::Memory { 1 } else { args.nodes };
     let kinds = match &args.faults {
-        _ if args.no_faults || !redis => Vec::new(),
+        _ if args.no_faults || args.bus == Bus::Memory => Vec::new(),
         Some(kinds) => kinds.clone(),
-        None => Kind::lossless(),
+        None => Kind::all(args.bus),
     };
-    let steps = plan(args.seed, Duration::from_secs(args.seconds), nodes, &kinds);
+    let loses = kinds.iter().any(|kind| kind.may_lose());
+    let steps = plan(args.seed, Duration::from_secs(args.seconds), args.bus, nodes, &kinds);
     println!("plan of seed {} for {} s:", args.seed, args.seconds);
     steps.iter().for_each(|step| println!("  {step}"));
 
-    let check = format!("history_check={}", args.check_seconds);
-    let mut flags: Vec<String> =
-        ["--workers", "2", "--heartbeat-seconds", "5", "--limit", &check].map(Into::into).into();
-    if !args.history.is_empty() {
-        flags.extend(["--history".into(), args.history.clone()]);
-    }
-    let mut world = World::start(server, redis, nodes, flags).await?;
+    let store = Store::start(args.bus, !loses).await;
+    let mut world = World::start_apart(server, store, flags(args), &apart(args, nodes)).await?;
     let topics = topics(args);
     let start = Instant::now();
     let crowd = Crowd::start(clients(args, &topics, &world, start), Phase::Calm);
@@ -93,24 +94,14 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     println!("{} clients joined after {:.1} s", args.clients, start.elapsed().as_secs_f64());
 
     let (stop, stopped) = watch::channel(false);
-    let publishers: Vec<_> = (0..PUBLISHERS)
+    let publishers: Vec<_> = (0..ALL)
         .map(|number| publish(number, args, &topics, &world, start, stopped.clone()))
         .collect();
-    crowd.set(Phase::Stormy);
     let begun = Instant::now();
-    for step in &steps {
-        sleep_until(begun + step.at).await;
-        world.check()?;
-        println!("{:7.3} {:?}", begun.elapsed().as_secs_f64(), step.action);
-        world.act(step.action).await?;
-    }
-    sleep_until(begun + Duration::from_secs(args.seconds)).await;
-    for number in 0..nodes {
-        world.wait_for(number).await?;
-    }
-    crowd.set(Phase::Calm);
+    storm(&crowd, &mut world, &steps, begun + Duration::from_secs(args.seconds)).await?;
     println!("{:7.3} calm", begun.elapsed().as_secs_f64());
-    tokio::time::sleep(CALM).await;
+    let calm = Instant::now();
+    sleep(CALM).await;
     stop.send_replace(true);
     let mut published = Vec::new();
     for publisher in publishers {
@@ -120,19 +111,114 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     let patience = Duration::from_secs(2 * args.check_seconds) + SETTLE;
     let lacking = crowd.settle(&published, patience).await;
     println!("{:7.3} settled, {lacking} clients lack something", begun.elapsed().as_secs_f64());
+    let shown =
+        if args.no_presence { Vec::new() } else { shown(&crowd, &world, &topics, calm).await? };
+    println!("{:7.3} {} wrong in presence", begun.elapsed().as_secs_f64(), shown.len());
     world.check()?;
+    let rules = Rules {
+        no_gap: matches!(args.bus, Bus::Memory | Bus::Redis) && !args.gaps && !loses,
+        forks: match args.bus {
+            Bus::Sentinel | Bus::Cluster => Some(LATE),
+            Bus::Redis if loses => Some(Duration::ZERO),
+            _ => None,
+        },
+    };
+    judged(args, &topics, &published, crowd, shown, rules).await
+}
+
+/// Breaks what the plan says, and waits for the nodes that are started again.
+async fn storm(
+    crowd: &Crowd,
+    world: &mut World,
+    steps: &[Step],
+    end: Instant,
+) -> Result<(), Failure> {
+    crowd.set(Phase::Stormy);
+    let begun = Instant::now();
+    for step in steps {
+        sleep_until(begun + step.at).await;
+        world.check()?;
+        if step.action.breaks() && Instant::now() > end {
+            continue;
+        }
+        println!("{:7.3} {:?}", begun.elapsed().as_secs_f64(), step.action);
+        world.act(step.action).await?;
+    }
+    sleep_until(end).await;
+    for number in 0..world.addresses.count() {
+        world.wait_for(number).await?;
+    }
+    crowd.set(Phase::Calm);
+    Ok(())
+}
+
+fn flags(args: &Args) -> Vec<String> {
+    let check = format!("history_check={}", args.check_seconds);
+    let mut flags: Vec<String> =
+        ["--workers", "2", "--heartbeat-seconds", "5", "--limit", &check].map(Into::into).into();
+    if !args.history.is_empty() {
+        flags.extend(["--history".into(), args.history.clone()]);
+    }
+    if !args.no_presence {
+        flags.extend(["--presence".into(), "*".into()]);
+    }
+    flags
+}
+
+/// How long after one node the next begins: where each looks for itself for another primary, it is at another time.
+fn apart(args: &Args, nodes: usize) -> Vec<Duration> {
+    let mut random = Random::of(args.seed, APART);
+    let longest = match args.bus {
+        Bus::Memory | Bus::Redis => Duration::from_millis(1),
+        Bus::Sentinel | Bus::Cluster => Duration::from_secs(3),
+    };
+    (0..nodes).map(|_| random.between(&(Duration::ZERO..longest))).collect()
+}
+
+/// What is wrong of what the nodes show, once it is right, or when the time that it may take is over.
+async fn shown(
+    crowd: &Crowd,
+    world: &World,
+    topics: &Topics,
+    calm: Instant,
+) -> Result<Vec<Violation>, Failure> {
+    loop {
+        let is_last = calm.elapsed() > SHOWN;
+        let asked =
+            (0..world.addresses.count()).map(|node| look(node, world.addresses.get(node), topics));
+        let before = crowd.users();
+        let shown: Result<Vec<_>, _> = join_all(asked).await.into_iter().collect();
+        match shown {
+            Ok(shown) => {
+                let wrong = presence(&before, &shown);
+                if wrong.is_empty() || is_last {
+                    return Ok(wrong);
+                }
+            }
+            Err(failure) if is_last => return Err(failure),
+            Err(_) => {}
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn judged(
+    args: &Args,
+    topics: &Topics,
+    published: &[Published],
+    crowd: Crowd,
+    shown: Vec<Violation>,
+    rules: Rules,
+) -> Result<bool, Failure> {
     let records = crowd.end().await?;
-    let report = verdict(
-        &published,
-        &records,
-        Rules { no_gap: !args.gaps && !kinds.contains(&Kind::Flush) },
-    );
+    let mut report = verdict(published, &records, rules);
+    report.violations.extend(shown);
     print!("{report}");
     let mut kinds = BTreeSet::new();
     for violation in &report.violations {
         // One of each kind.
         if kinds.insert(violation.kind()) {
-            print!("{}", explain(violation, &topics, &published, &records));
+            print!("{}", explain(violation, topics, published, &records));
         }
     }
     let verdict = if kinds.is_empty() { "kept".to_owned() } else { format!("BROKEN: {kinds:?}") };
@@ -143,93 +229,16 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     Ok(args.caught.iter().any(|kind| kinds.contains(kind.as_str())))
 }
 
-fn topics(args: &Args) -> Arc<Topics> {
-    let rooms = (0..args.rooms).map(|room| Address::Room(format!("r{room}")));
-    let users = (0..args.clients.div_ceil(2)).map(|user| Address::User(format!("u{user}")));
-    Topics::new(rooms.chain(users).chain([Address::Everyone]))
-}
-
-fn clients(args: &Args, topics: &Arc<Topics>, world: &World, start: Instant) -> Vec<Client> {
-    let cuts = Cuts {
-        every: Duration::from_millis(200)..Duration::from_secs(25),
-        away: Duration::ZERO..Duration::from_secs(20),
-    };
-    let client = |number: usize| {
-        let user = format!("u{}", number / 2);
-        let transport = [Transport::WebSocket, Transport::EventSource][number % 2];
-        let mut random = Random::of(args.seed, number as u64 + 1);
-        let first = random.below(args.rooms);
-        // Some of either kind are everywhere.
-        let count = if number % 20 < 2 { args.rooms } else { ROOMS_OF_A_CLIENT.min(args.rooms) };
-        let mut rooms: Vec<_> =
-            (0..count).map(|n| format!("r{}", (first + n * 7) % args.rooms)).collect();
-        rooms.sort();
-        rooms.dedup();
-        let joins_late = transport == Transport::WebSocket && random.once_in(2);
-        let late_room = rooms.pop_if(|_| joins_late);
-        Client {
-            name: format!("client {number} ({transport:?})"),
-            token: token(&user, &json!({})),
-            user,
-            transport,
-            rooms,
-            late_room,
-            topics: topics.clone(),
-            addresses: world.addresses.clone(),
-            cuts: (!args.no_cuts).then(|| cuts.clone()),
-            start,
-            random,
-            progress: Progress::default(),
-        }
-    };
-    (0..args.clients).map(client).collect()
-}
-
-/// Publishes at its part of the rate until it is stopped. Each batch goes to four rooms and a user, or now and then to
-/// everyone; some of it is not for the user it is about.
-fn publish(
-    number: u16,
-    args: &Args,
-    topics: &Arc<Topics>,
-    world: &World,
-    start: Instant,
-    stopped: watch::Receiver<bool>,
-) -> JoinHandle<Result<Vec<Published>, Failure>> {
-    let mut publisher =
-        Publisher::new(number, topics.clone(), world.addresses.clone(), start, args.seed);
-    let mut random = Random::of(args.seed, u64::from(number) + 10_000);
-    let every = Duration::from_micros(1_000_000 * BATCH * u64::from(PUBLISHERS) / args.rate.max(1));
-    let (rooms, users) = (args.rooms, args.clients.div_ceil(2));
-    tokio::spawn(async move {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut published = Vec::new();
-        while !*stopped.borrow() {
-            ticks.tick().await;
-            let user = random.below(users);
-            let to_everyone = random.once_in(50);
-            let own = TopicId((rooms + if to_everyone { users } else { user }) as u32);
-            let mut batch = vec![Outbound { topic: own, except: None }];
-            let (first, step) = (random.below(rooms), 1 + random.below(3));
-            for n in 0..(BATCH as usize - 1).min(rooms / 3) {
-                let topic = TopicId(((first + n * step) % rooms) as u32);
-                let except = random.once_in(10).then(|| format!("u{user}").into());
-                batch.push(Outbound { topic, except });
-            }
-            published.extend(publisher.publish(&batch, PUBLISH_PATIENCE).await?);
-        }
-        Ok(published)
-    })
-}
-
-const PUBLISHERS: u16 = 10;
-/// Publications of one request.
-const BATCH: u64 = 5;
-const ROOMS_OF_A_CLIENT: usize = 3;
 /// How long it stays calm before publishing ends.
 const CALM: Duration = Duration::from_secs(2);
 /// How long the beginning may take.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long the end may take beside the looks of the nodes.
 const SETTLE: Duration = Duration::from_secs(10);
-const PUBLISH_PATIENCE: Duration = Duration::from_secs(120);
+/// How long after the last fault the `gap` may come of what went into a primary that had been replaced.
+const LATE: Duration = Duration::from_secs(10);
+/// By when every node shows who is there: within a minute after a node has died, and some seconds for this machine.
+const SHOWN: Duration = Duration::from_secs(70);
+const PAUSE: Duration = Duration::from_millis(500);
+/// The number of the random times of the starts.
+const APART: u64 = 20_000;

@@ -39,9 +39,8 @@ pub(crate) struct Args {
 
 /// Answers whether everything came.
 pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
-    let redis = args.bus == Bus::Redis;
-    let nodes = if redis { args.nodes } else { 1 };
-    let mut world = World::start(server, redis, nodes, Vec::new()).await?;
+    let nodes = if args.bus == Bus::Memory { 1 } else { args.nodes };
+    let mut world = World::start(server, args.bus, nodes, Vec::new()).await?;
     let topics = Topics::new([Address::Room("all".to_owned())]);
     let start = Instant::now();
     let client = |number: usize| Client {
@@ -56,7 +55,11 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
         cuts: Some(Cuts {
             every: Duration::from_secs(10)..Duration::from_secs(20),
             away: Duration::from_millis(1900)..Duration::from_millis(2100),
+            in_welcome: 0,
+            after_gap: 0,
         }),
+        leaves: None,
+        cursor_ahead: false,
         start,
         random: Random::of(args.seed, number as u64 + 1),
         progress: Progress::default(),
@@ -80,7 +83,7 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     let lacking = crowd.settle(&published, PATIENCE).await;
     world.check()?;
     let records = crowd.end().await?;
-    let report = verdict(&published, &records, Rules { no_gap: true });
+    let report = verdict(&published, &records, Rules { no_gap: true, forks: None });
     print!("{report}");
     for violation in report.violations.iter().take(3) {
         print!("{}", explain(violation, &topics, &published, &records));

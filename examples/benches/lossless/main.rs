@@ -7,6 +7,11 @@
 //!
 //!     TIDINGS_SABOTAGE=no-repair cargo bench --bench lossless --features sabotage -- faults --caught lost
 //!
+//! The long form, ten seeds of a minute on each topology, ends at the first that breaks a promise:
+//!
+//!     for bus in redis sentinel cluster; do for seed in {1..10}; do
+//!       cargo bench --bench lossless -- faults --bus $bus --seed $seed --seconds 60 || break 2; done; done
+//!
 //! The runs: `faults` breaks everything at random; `jitter` has thousands of clients that come and go; `resume` has a
 //! thousand that come back at once; `cost` publishes with history and without.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock and spawns")]
@@ -19,8 +24,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 mod cost;
 mod faults;
 mod jitter;
+mod people;
 mod plan;
 mod resume;
+mod store;
 mod world;
 
 /// Proves that nothing is lost, and measures what that costs.
@@ -52,7 +59,12 @@ enum Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Bus {
     Memory,
+    /// One Redis.
     Redis,
+    /// A primary, its replica and three Sentinels.
+    Sentinel,
+    /// Three primaries with a replica each.
+    Cluster,
 }
 
 #[tokio::main]

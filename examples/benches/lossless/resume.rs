@@ -12,6 +12,7 @@ use tidings_examples::check::{
 };
 use tokio::time::Instant;
 
+use crate::Bus;
 use crate::jitter::{print_times, replays};
 use crate::plan::Action;
 use crate::world::World;
@@ -32,7 +33,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     let flags = ["--limit", "connections_per_user=0"].map(Into::into).into();
     // Node 0 holds the clients, node 1 is published to.
-    let mut world = World::start(server, true, 2, flags).await?;
+    let mut world = World::start(server, Bus::Redis, 2, flags).await?;
     let topics = Topics::new([Address::Room("all".to_owned())]);
     let start = Instant::now();
     let (theirs, ours) =
@@ -49,6 +50,8 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
             topics: topics.clone(),
             addresses: theirs.clone(),
             cuts: None,
+            leaves: None,
+            cursor_ahead: false,
             start,
             random: Random::of(1, number as u64 + 1),
             progress: Progress::default(),
@@ -75,7 +78,7 @@ pub(crate) async fn run(args: &Args, server: &Path) -> Result<bool, Failure> {
     let after = world.calls().await?;
     let records = crowd.end().await?;
 
-    let report = verdict(&published, &records, Rules { no_gap: true });
+    let report = verdict(&published, &records, Rules { no_gap: true, forks: None });
     print!("{report}");
     for violation in report.violations.iter().take(3) {
         print!("{}", explain(violation, &topics, &published, &records));

@@ -1,21 +1,23 @@
-//! The servers of a run, and what is done to them.
+//! The nodes of a run and what joins them, and what is done to them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidings_examples::check::{Addresses, Failure, Node};
-use tidings_redis_testing::{Options, Proxy, Redis, Traffic};
+use tidings_redis_testing::{Proxy, Redis, Traffic};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::Bus;
 use crate::plan::{Action, Way};
+use crate::store::Store;
 
-/// One Redis, or none, and the nodes, each with a proxy of its own before Redis.
+/// What joins the nodes, and the nodes. Before one Redis each has a proxy of its own.
 #[derive(Debug)]
 pub(crate) struct World {
     server: PathBuf,
-    redis: Option<Redis>,
+    store: Store,
     nodes: Vec<Place>,
     flags: Vec<String>,
     /// Where the nodes are reached now.
@@ -32,23 +34,35 @@ struct Place {
 }
 
 impl World {
-    /// Starts Redis, when wished, and so many nodes with these flags.
+    /// Starts servers that lose nothing when they are killed, and so many nodes with these flags.
     pub(crate) async fn start(
         server: &Path,
-        redis: bool,
+        bus: Bus,
         nodes: usize,
         flags: Vec<String>,
     ) -> Result<Self, Failure> {
-        // What Redis has written lives on when its process is killed; only a machine that dies needs more.
-        let options = Options::default().set("appendonly", "yes").set("appendfsync", "no");
-        let redis = if redis { Some(Redis::start(options).await) } else { None };
-        let addresses = Addresses::new(vec![([127, 0, 0, 1], 0).into(); nodes]);
-        let mut world = Self { server: server.into(), redis, nodes: Vec::new(), flags, addresses };
-        for number in 0..nodes {
-            let proxy = match &world.redis {
-                Some(redis) => Some(Proxy::to(redis.address()).await),
-                None => None,
-            };
+        let store = Store::start(bus, true).await;
+        Self::start_apart(server, store, flags, &vec![Duration::ZERO; nodes]).await
+    }
+
+    /// Starts nodes at these servers, each so long after the one before is there.
+    pub(crate) async fn start_apart(
+        server: &Path,
+        mut store: Store,
+        flags: Vec<String>,
+        apart: &[Duration],
+    ) -> Result<Self, Failure> {
+        let mut proxies = Vec::new();
+        for _ in apart {
+            proxies.push(match store.one() {
+                Ok(redis) => Some(Proxy::to(redis.address()).await),
+                Err(_) => None,
+            });
+        }
+        let addresses = Addresses::new(vec![([127, 0, 0, 1], 0).into(); apart.len()]);
+        let mut world = Self { server: server.into(), store, nodes: Vec::new(), flags, addresses };
+        for (number, (proxy, pause)) in proxies.into_iter().zip(apart).enumerate() {
+            tokio::time::sleep(*pause).await;
             world.nodes.push(Place { node: None, starting: None, proxy });
             world.start_node(number);
             world.wait_for(number).await?;
@@ -71,9 +85,8 @@ impl World {
         let mut flags = self.flags.clone();
         flags.extend(["--node-id".to_owned(), format!("n{number}")]);
         let place = &mut self.nodes[number];
-        if let Some(proxy) = &place.proxy {
-            flags.extend(["--bus".to_owned(), format!("redis://{}?durable=1", proxy.address())]);
-        }
+        let url = place.proxy.as_ref().map(|proxy| format!("redis://{}", proxy.address()));
+        flags.extend(["--bus".to_owned(), url.unwrap_or_else(|| self.store.url())]);
         let (addresses, server) = (self.addresses.clone(), self.server.clone());
         place.starting = Some(tokio::spawn(async move {
             loop {
@@ -107,12 +120,18 @@ impl World {
             }
             Action::StopNode(number) => self.signal(number, "STOP").await?,
             Action::ContinueNode(number) => self.signal(number, "CONT").await?,
-            Action::KillRedis => self.redis()?.kill9(),
-            Action::StartRedis => self.redis()?.restart().await,
-            Action::StopRedis => self.redis()?.sigstop(),
-            Action::ContinueRedis => self.redis()?.sigcont(),
-            Action::KillPubsub => self.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?,
-            Action::Flush => self.ask(&["FLUSHALL"]).await?,
+            Action::KillRedis(any) => self.store.kill(any).await?,
+            Action::StartRedis => self.store.start_again().await,
+            Action::StopRedis(any) => self.store.stop(any).await?,
+            Action::ContinueRedis => self.store.go_on(),
+            Action::KillPubsub => self.store.ask_all(&["CLIENT", "KILL", "TYPE", "pubsub"]).await,
+            Action::Flush => self.store.ask_all(&["FLUSHALL"]).await,
+            // What was written before is what it starts with again: its configuration still says so.
+            Action::StopWriting => {
+                self.store.ask_all(&["CONFIG", "SET", "appendonly", "no"]).await;
+            }
+            Action::Failover(any) => self.store.failover(any).await?,
+            Action::MoveSlot(any) => self.store.move_slot(any).await?,
             Action::Swallow(number, way) => self.proxy(number)?.set(match way {
                 Way::Both => Traffic::Drop,
                 Way::Requests => Traffic::DropRequests,
@@ -121,11 +140,6 @@ impl World {
             Action::Pass(number) => self.proxy(number)?.set(Traffic::Pass),
             Action::Reset(number) => self.proxy(number)?.reset(),
         }
-        Ok(())
-    }
-
-    async fn ask(&mut self, command: &[&str]) -> Result<(), Failure> {
-        self.redis()?.cli(command).await.ok();
         Ok(())
     }
 
@@ -189,7 +203,7 @@ impl World {
     }
 
     fn redis(&mut self) -> Result<&mut Redis, Failure> {
-        self.redis.as_mut().ok_or_else(|| "this run has no Redis".into())
+        self.store.one()
     }
 
     fn proxy(&self, number: usize) -> Result<&Proxy, Failure> {

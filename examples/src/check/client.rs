@@ -9,7 +9,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::connection::{Connection, Ended, Event, Incoming, Request, Transport};
+use super::ahead::Reader;
+use super::connection::{Ended, Event, Incoming, Request, Transport};
 use super::crowd::Progress;
 use super::history::{Address, ClientRecord, ConnectionRecord, MessageId, Seen, TopicId, Topics};
 use super::node::Addresses;
@@ -33,6 +34,20 @@ pub struct Cuts {
     pub every: Range<Duration>,
     /// How long the client then stays away.
     pub away: Range<Duration>,
+    /// One connection in so many is cut instead between two messages of its welcome, any two; 0: none.
+    pub in_welcome: usize,
+    /// After one `gap` in so many the client cuts itself off; 0: after none.
+    pub after_gap: usize,
+}
+
+/// When a client leaves for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// So long after the run became stormy.
+    At(Duration),
+    /// When a server ends its connection, a server that is killed for one; so long after the run
+    /// became stormy at the latest.
+    WithServer(Duration),
 }
 
 /// A client to be. [`run`](Self::run) is its whole life; it costs one task and one socket.
@@ -56,6 +71,10 @@ pub struct Client {
     pub addresses: Addresses,
     /// When it cuts itself off; `None`: never.
     pub cuts: Option<Cuts>,
+    /// When it leaves before the end; `None`: it stays.
+    pub leaves: Option<Leaves>,
+    /// A planted fault: the client takes for the cursor of each message of a welcome that of the last one.
+    pub cursor_ahead: bool,
     /// From when times count.
     pub start: Instant,
     /// Its random numbers.
@@ -66,11 +85,24 @@ pub struct Client {
 
 /// Where a client is to go on.
 #[derive(Debug, Default)]
-struct Cursors {
+struct Standing {
+    /// When it first heard that the run is stormy.
+    storm: Option<Instant>,
     /// In the rooms of the URL and in its own topics.
     newest: Option<String>,
     /// In the room that it joins later, whose messages a cursor from before the join does not know.
     late: Option<String>,
+}
+
+impl Standing {
+    fn take(&mut self, cursor: Option<String>, joined_late: bool) {
+        if cursor.is_some() {
+            if joined_late {
+                self.late.clone_from(&cursor);
+            }
+            self.newest = cursor;
+        }
+    }
 }
 
 /// Where the life of one connection ended.
@@ -79,6 +111,8 @@ enum Left {
     Over,
     /// It cut itself off.
     Cut,
+    /// It cut itself off and comes back soon.
+    CutEarly,
     /// The server, or the network, ended it.
     Ended(Ended),
 }
@@ -88,17 +122,23 @@ impl Client {
     /// of the server when to come back is followed.
     pub async fn run(mut self, mut phase: watch::Receiver<Phase>) -> ClientRecord {
         let (name, user) = (self.name.clone(), self.user.clone());
-        let mut record = ClientRecord { name, user, connections: Vec::new() };
-        let mut cursors = Cursors::default();
-        while *phase.borrow() != Phase::Over {
+        let mut record = ClientRecord { name, user, ..ClientRecord::default() };
+        let mut standing = Standing::default();
+        while *phase.borrow() != Phase::Over && !record.left {
             let opened = self.start.elapsed();
             let node = self.random.below(self.addresses.count());
-            let resumed = cursors.newest.is_some();
+            let resumed = standing.newest.is_some();
             let mut connection = ConnectionRecord { node, opened, resumed, ..Default::default() };
-            let left = self.connection(&mut phase, &mut cursors, &mut connection).await;
+            let left = self.connection(&mut phase, &mut standing, &mut connection).await;
             connection.ended = self.start.elapsed();
+            self.progress.cut();
+            record.left = self.has_left(&left, &phase, &standing);
             let away = match left {
                 Left::Over => Duration::ZERO,
+                Left::CutEarly => {
+                    "cut early by the client".clone_into(&mut connection.end);
+                    self.random.between(&(Duration::ZERO..4 * BACKOFF))
+                }
                 Left::Cut => {
                     "cut by the client".clone_into(&mut connection.end);
                     let away = self.cuts.as_ref().map(|cuts| self.random.between(&cuts.away));
@@ -111,7 +151,11 @@ impl Client {
                 }
             };
             record.connections.push(connection);
-            self.stay_away(&mut phase, away).await;
+            if !record.left {
+                let away = away.min(self.until_it_leaves(&standing));
+                self.stay_away(&mut phase, away).await;
+                record.left = self.leaves_at(&standing).is_some_and(|at| Instant::now() >= at);
+            }
         }
         record
     }
@@ -124,6 +168,24 @@ impl Client {
             .chain(&self.late_room)
             .filter_map(|room| self.room(Some(room.clone())));
         rooms.chain(self.own_topics()).collect()
+    }
+
+    /// When it leaves for good at the latest.
+    fn leaves_at(&self, standing: &Standing) -> Option<Instant> {
+        let (Leaves::At(after) | Leaves::WithServer(after)) = self.leaves?;
+        Some(standing.storm? + after)
+    }
+
+    fn until_it_leaves(&self, standing: &Standing) -> Duration {
+        self.leaves_at(standing).map_or(Duration::MAX, |at| at - Instant::now())
+    }
+
+    /// Whether it comes back no more.
+    fn has_left(&self, left: &Left, phase: &watch::Receiver<Phase>, standing: &Standing) -> bool {
+        let with_server = matches!(self.leaves, Some(Leaves::WithServer(_)))
+            && *phase.borrow() == Phase::Stormy
+            && matches!(left, Left::Ended(_));
+        with_server || self.leaves_at(standing).is_some_and(|at| Instant::now() >= at)
     }
 
     /// Waits, but no longer than a change of phase allows.
@@ -143,7 +205,7 @@ impl Client {
     async fn connection(
         &mut self,
         phase: &mut watch::Receiver<Phase>,
-        cursors: &mut Cursors,
+        standing: &mut Standing,
         record: &mut ConnectionRecord,
     ) -> Left {
         let request = Request {
@@ -151,72 +213,105 @@ impl Client {
             transport: self.transport,
             token: &self.token,
             rooms: &self.rooms,
-            cursor: cursors.newest.as_deref(),
+            presence: false,
+            cursor: standing.newest.as_deref(),
         };
-        let mut connection = match timeout(OPEN_PATIENCE, Connection::open(&request)).await {
+        let open = Reader::open(&request, self.cursor_ahead);
+        let mut connection = match timeout(OPEN_PATIENCE, open).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Left::Ended(Ended::cut(error.to_string())),
             Err(_) => return Left::Ended(Ended::cut("the server did not answer")),
         };
-        let mut cut = self.cut_at(phase);
+        let mut cut = self.cut_at(phase, standing);
+        let mut spared = self.spared(phase);
         let (mut patience, mut advice) = (OPEN_PATIENCE, None);
         let mut joined_late = self.late_room.is_none();
         loop {
+            if spared == Some(0) {
+                return Left::CutEarly;
+            }
             let quiet = Instant::now() + patience;
+            let own = cut.into_iter().chain(self.leaves_at(standing)).min();
             let incoming = tokio::select! {
                 incoming = timeout_at(quiet, connection.next()) => incoming,
-                () = sleep_until(cut.unwrap_or(quiet)), if cut.is_some() => return Left::Cut,
+                () = sleep_until(own.unwrap_or(quiet)), if own.is_some() => return Left::Cut,
                 changed = phase.changed() => {
                     if changed.is_err() || *phase.borrow() == Phase::Over {
                         return Left::Over;
                     }
-                    cut = self.cut_at(phase);
+                    cut = self.cut_at(phase, standing);
+                    spared = None;
                     continue;
                 }
             };
-            match incoming {
-                Ok(Ok(Incoming::Event(event))) => {
-                    self.take(&event, record, &mut patience, &mut advice);
-                    if event.kind == "connected"
-                        && let Err(ended) = self.join_late(&mut connection, cursors).await
-                    {
-                        return Left::Ended(ended);
-                    }
-                    if event.kind == "error" && !joined_late {
-                        // It could not join now, and comes again.
-                        return Left::Ended(Ended::cut(event.payload));
-                    }
-                    joined_late |= event.kind == "room:joined"
-                        && event.read::<Room>().is_ok_and(|room| Some(room.id) == self.late_room);
-                    if event.cursor.is_some() {
-                        if joined_late {
-                            cursors.late.clone_from(&event.cursor);
-                        }
-                        cursors.newest = event.cursor;
-                    }
-                }
-                Ok(Ok(Incoming::Alive)) => {}
+            let event = match incoming {
+                Ok(Ok(Incoming::Event(event))) => event,
+                Ok(Ok(Incoming::Alive)) => continue,
                 Ok(Err(mut ended)) => {
                     ended.reconnect_after = advice.or(ended.reconnect_after);
                     return Left::Ended(ended);
                 }
                 Err(_) => return Left::Ended(Ended::cut("the server was silent for too long")),
+            };
+            spared = self.spared_after(&event, spared, phase);
+            self.take(&event, record, &mut patience, &mut advice);
+            if event.kind == "connected"
+                && let Err(ended) = self.join_late(&mut connection, standing).await
+            {
+                return Left::Ended(ended);
             }
+            if event.kind == "error" && !joined_late {
+                // It could not join now, and comes again.
+                return Left::Ended(Ended::cut(event.payload));
+            }
+            joined_late |= event.kind == "room:joined"
+                && event.read::<Room>().is_ok_and(|room| Some(room.id) == self.late_room);
+            standing.take(event.cursor, joined_late);
         }
     }
 
+    /// How many messages are to come before the client cuts this connection in its welcome.
+    fn spared(&mut self, phase: &watch::Receiver<Phase>) -> Option<usize> {
+        let stormy = *phase.borrow() == Phase::Stormy;
+        let every = self.cuts.as_ref().filter(|_| stormy)?.in_welcome;
+        let longest = 4 + 2 * (self.rooms.len() + usize::from(self.late_room.is_some()));
+        (every > 0 && self.random.once_in(every)).then(|| self.random.below(longest))
+    }
+
+    /// The same after another message.
+    fn spared_after(
+        &mut self,
+        event: &Event,
+        spared: Option<usize>,
+        phase: &watch::Receiver<Phase>,
+    ) -> Option<usize> {
+        let stormy = *phase.borrow() == Phase::Stormy;
+        let every = self.cuts.as_ref().filter(|_| stormy).map_or(0, |cuts| cuts.after_gap);
+        if event.kind == "gap" && every > 0 && self.random.once_in(every) {
+            return Some(0);
+        }
+        spared.map(|spared| spared.saturating_sub(1))
+    }
+
     /// Asks to join the room that the URL does not name, if there is one.
-    async fn join_late(&self, connection: &mut Connection, cursors: &Cursors) -> Result<(), Ended> {
+    async fn join_late(&self, connection: &mut Reader, standing: &Standing) -> Result<(), Ended> {
         let Some(room) = &self.late_room else { return Ok(()) };
         let mut payload = json!({ "roomId": room });
-        if let Some(cursor) = &cursors.late {
+        if let Some(cursor) = &standing.late {
             payload["cursor"] = cursor.as_str().into();
         }
         connection.send(json!({ "type": "join:room", "payload": payload }).to_string()).await
     }
 
-    fn cut_at(&mut self, phase: &mut watch::Receiver<Phase>) -> Option<Instant> {
+    fn cut_at(
+        &mut self,
+        phase: &mut watch::Receiver<Phase>,
+        standing: &mut Standing,
+    ) -> Option<Instant> {
         let stormy = *phase.borrow_and_update() == Phase::Stormy;
+        if stormy {
+            standing.storm.get_or_insert_with(Instant::now);
+        }
         let cuts = self.cuts.as_ref().filter(|_| stormy)?;
         Some(Instant::now() + self.random.between(&cuts.every))
     }
@@ -255,9 +350,8 @@ impl Client {
                     sequence: read.sequence,
                 },
             );
-            let at = u32::try_from(at.as_millis()).unwrap_or(u32::MAX);
             self.progress.got(id);
-            return record.seen.push(Seen::Message(id, at));
+            return record.seen.push(Seen::Message(id, millis(at)));
         }
         let told: Told = event.read().unwrap_or_default();
         match event.kind.as_str() {
@@ -274,7 +368,7 @@ impl Client {
             }
             "gap" => {
                 let reason = told.reason.unwrap_or_default();
-                let gap = |topic| Seen::Gap(topic, reason.clone());
+                let gap = |topic| Seen::Gap(topic, reason.clone(), millis(at));
                 match told.room_id {
                     Some(room) => record.seen.extend(self.room(Some(room)).map(gap)),
                     None => record.seen.extend(self.own_topics().map(gap)),
@@ -301,6 +395,10 @@ impl Client {
     fn room(&self, room: Option<String>) -> Option<TopicId> {
         self.topics.id(&Address::Room(room?))
     }
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 #[derive(Deserialize)]

@@ -37,6 +37,8 @@ pub struct Request<'a> {
     pub token: &'a str,
     /// The rooms it joins by the URL; names that need no percent escapes.
     pub rooms: &'a [String],
+    /// Whether it asks who is in them.
+    pub presence: bool,
     /// The newest cursor it has.
     pub cursor: Option<&'a str>,
 }
@@ -46,6 +48,9 @@ impl Request<'_> {
         let mut query = String::from("?");
         for room in self.rooms {
             query += &format!("room={room}&");
+        }
+        if self.presence {
+            query += "presence=1&";
         }
         if let (Transport::WebSocket, Some(cursor)) = (self.transport, self.cursor) {
             query += &format!("cursor={cursor}");

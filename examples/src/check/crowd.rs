@@ -1,6 +1,6 @@
 //! Many clients at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::Failure;
 use super::client::{Client, Phase};
 use super::history::{ClientRecord, MessageId, Published, TopicId};
+use super::presence::Users;
 
 /// How far a client is, while it runs. Clones look at the same client.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,8 @@ pub struct Progress(Arc<Mutex<Reached>>);
 #[derive(Debug, Default)]
 struct Reached {
     joined: HashSet<TopicId>,
+    /// Those that it is in on the connection of now.
+    present: HashSet<TopicId>,
     /// The highest number that it got of each publisher in each topic.
     highest: HashMap<(TopicId, u16), u32>,
 }
@@ -29,7 +32,19 @@ impl Progress {
     }
 
     pub(super) fn joined(&self, topic: TopicId) {
-        self.lock().joined.insert(topic);
+        let mut reached = self.lock();
+        reached.joined.insert(topic);
+        reached.present.insert(topic);
+    }
+
+    /// The connection has ended.
+    pub(super) fn cut(&self) {
+        self.lock().present.clear();
+    }
+
+    /// The topics that it is in now.
+    pub fn present(&self) -> Vec<TopicId> {
+        self.lock().present.iter().copied().collect()
     }
 
     pub(super) fn got(&self, id: MessageId) {
@@ -93,11 +108,23 @@ impl Crowd {
         }
     }
 
-    /// Waits until every client has the last of all that was published for it, at most `patience`. Answers how many
-    /// clients still lack something.
+    /// The users in each topic, as their clients know it.
+    pub fn users(&self) -> BTreeMap<TopicId, Users> {
+        let mut users: BTreeMap<TopicId, Users> = BTreeMap::new();
+        for client in &self.clients {
+            for topic in client.progress.present() {
+                users.entry(topic).or_default().insert(client.user.clone());
+            }
+        }
+        users
+    }
+
+    /// Waits until every client that stays has the last of all that was published for it, at most `patience`. Answers
+    /// how many clients still lack something.
     pub async fn settle(&self, published: &[Published], patience: Duration) -> usize {
         let wanted = |client: &Client| (client.progress.clone(), ends(client, published));
-        let mut waiting: Vec<_> = self.clients.iter().map(wanted).collect();
+        let stays = |client: &&Client| client.leaves.is_none();
+        let mut waiting: Vec<_> = self.clients.iter().filter(stays).map(wanted).collect();
         let deadline = Instant::now() + patience;
         loop {
             for (progress, ends) in &mut waiting {
@@ -130,7 +157,9 @@ fn ends(client: &Client, published: &[Published]) -> Vec<MessageId> {
     let mut ends: HashMap<(TopicId, u16), MessageId> = HashMap::new();
     let topics = client.joins();
     let theirs = published.iter().filter(|message| {
-        topics.contains(&message.id.topic) && message.except.as_deref() != Some(&*client.user)
+        message.fate.is_done()
+            && topics.contains(&message.id.topic)
+            && message.except.as_deref() != Some(&*client.user)
     });
     for message in theirs {
         let end = ends.entry((message.id.topic, message.id.publisher)).or_insert(message.id);

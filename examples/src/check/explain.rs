@@ -83,7 +83,10 @@ fn told(seen: &Seen, topic: TopicId, around: MessageId) -> Option<(String, bool)
         Seen::Joined { topic: other, at } if *other == topic => {
             Some((format!("joined@{:.3}", at.as_secs_f64()), true))
         }
-        Seen::Gap(other, reason) if *other == topic => Some((format!("gap:{reason}"), true)),
+        Seen::Gap(other, reason, at) if *other == topic => {
+            let at = f64::from(*at) / 1000.0;
+            Some((format!("gap:{reason}@{at:.3}"), true))
+        }
         Seen::Message(id, at) if id.topic == topic => {
             let near =
                 id.publisher == around.publisher && id.sequence.abs_diff(around.sequence) <= 1;

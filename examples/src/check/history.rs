@@ -79,7 +79,7 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// A publication that was acknowledged. Times count from the start of the run.
+/// A publication and what its publisher was told. Times count from the start of the run.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// Which message.
@@ -88,8 +88,30 @@ pub struct Published {
     pub except: Option<Arc<str>>,
     /// When it was first tried.
     pub begun: Duration,
-    /// When it was acknowledged.
+    /// When it was acknowledged, or when its publisher gave it up.
     pub acknowledged: Duration,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What a publisher was told of a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Acknowledged at the first try.
+    Done,
+    /// Acknowledged, after tries of which nobody knows what became of them.
+    Repeated,
+    /// It was not done and never will be; it was not tried again.
+    NotDone,
+    /// There was no answer, or one that leaves it open; it was not tried again.
+    Unknown,
+}
+
+impl Fate {
+    /// Whether it was acknowledged, so that it is due.
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::Done | Self::Repeated)
+    }
 }
 
 /// What one client saw, over all its connections.
@@ -101,6 +123,8 @@ pub struct ClientRecord {
     pub user: String,
     /// Its connections, in order.
     pub connections: Vec<ConnectionRecord>,
+    /// It left before the end of the run and did not come back: what came later was not for it.
+    pub left: bool,
 }
 
 /// What a client saw on one connection. Times count from the start of the run.
@@ -134,6 +158,6 @@ pub enum Seen {
     },
     /// A message, and when it came, in milliseconds.
     Message(MessageId, u32),
-    /// A `gap`, and its reason.
-    Gap(TopicId, Box<str>),
+    /// A `gap`, its reason, and when it came, in milliseconds.
+    Gap(TopicId, Box<str>, u32),
 }

@@ -9,11 +9,13 @@
 //!    to stop cutting themselves off and when to end.
 //! 4. [`Publisher`]s: they repeat under one idempotency key until each publication is acknowledged, and answer
 //!    [`Published`] for each.
-//! 5. [`verdict()`]: pure; proves per client and topic that all came in order, each once within a connection, and that
-//!    nothing is missing that no `gap` covers.
+//! 5. [`verdict()`]: pure; proves per client and topic that all came in order, each once within a connection, that
+//!    nothing is missing that no `gap` covers, and that nothing came that a publisher was told was not done.
+//! 6. [`look()`]: who a node shows in the rooms; [`presence()`] compares it with who is there.
 //!
 //! It makes up no load of its own: the programs in `benches/` and the tests say what is published and what breaks.
 
+mod ahead;
 mod client;
 mod connection;
 mod crowd;
@@ -23,19 +25,21 @@ mod history;
 mod http;
 mod node;
 mod order;
+mod presence;
 mod publisher;
 mod random;
 mod verdict;
 
-pub use client::{Client, Cuts, Phase};
+pub use client::{Client, Cuts, Leaves, Phase};
 pub use connection::{Connection, Ended, Event, Incoming, Request, Transport};
 pub use crowd::{Crowd, Progress};
 pub use explain::explain;
 pub use history::{
-    Address, ClientRecord, ConnectionRecord, MessageId, Published, Seen, TopicId, Topics,
+    Address, ClientRecord, ConnectionRecord, Fate, MessageId, Published, Seen, TopicId, Topics,
 };
 pub use http::Http;
 pub use node::{Addresses, Node, PUBLISH_KEY, SECRET, token};
+pub use presence::{Shown, Users, look, presence};
 pub use publisher::{Outbound, Publisher};
 pub use random::Random;
 pub use verdict::{Report, Rules, Violation, verdict};

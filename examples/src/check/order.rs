@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::history::{ClientRecord, ConnectionRecord, MessageId, Published, Seen, TopicId};
+use super::history::{ClientRecord, ConnectionRecord, Fate, MessageId, Published, Seen, TopicId};
 
 /// The messages of one topic in the order that all connections agree with.
 #[derive(Debug, Default)]
@@ -21,34 +21,47 @@ impl Log<'_> {
     }
 }
 
-/// Orders the messages of every topic. Within a topic these hold: a publisher's messages follow their numbers, and a
+/// Orders the messages of every topic that were acknowledged. Within a topic these hold: a publisher's messages follow their numbers, and a
 /// message that a connection saw directly after another follows it. Where that leaves a choice, what was first seen
-/// earlier is first; what nobody saw counts from its acknowledgement.
+/// earlier is first; what nobody saw counts from its acknowledgement. Where a store may be two for a while (`forks`),
+/// nothing is known across a `gap`, nor of a message that was tried more than once and so may be in both.
 pub(super) fn logs<'a>(
     published: &'a [Published],
     clients: &[ClientRecord],
+    forks: bool,
 ) -> HashMap<TopicId, Log<'a>> {
     let mut topics: HashMap<TopicId, Vec<&Published>> = HashMap::new();
-    for message in published {
+    for message in published.iter().filter(|message| message.fate.is_done()) {
         topics.entry(message.id.topic).or_default().push(message);
     }
     let mut graphs: HashMap<_, _> =
         topics.into_iter().map(|(topic, messages)| (topic, Graph::new(messages))).collect();
     for connection in clients.iter().flat_map(|client| &client.connections) {
-        add_connection(&mut graphs, connection);
+        add_connection(&mut graphs, connection, forks);
     }
     graphs.into_iter().map(|(topic, graph)| (topic, graph.sort())).collect()
 }
 
-fn add_connection(graphs: &mut HashMap<TopicId, Graph<'_>>, connection: &ConnectionRecord) {
+fn add_connection(
+    graphs: &mut HashMap<TopicId, Graph<'_>>,
+    connection: &ConnectionRecord,
+    forks: bool,
+) {
     let mut last: HashMap<TopicId, usize> = HashMap::new();
     let mut highest: HashMap<(TopicId, u16), u32> = HashMap::new();
     for seen in &connection.seen {
+        if let (Seen::Gap(topic, ..), true) = (seen, forks) {
+            last.remove(topic);
+            highest.retain(|(of, _), _| of != topic);
+        }
         let Seen::Message(id, at) = seen else { continue };
         let Some(graph) = graphs.get_mut(&id.topic) else { continue };
         let Some(&index) = graph.indexes.get(id) else { continue };
         let at = Duration::from_millis((*at).into());
         graph.known[index] = graph.known[index].min(at);
+        if forks && graph.messages[index].fate == Fate::Repeated {
+            continue;
+        }
         let highest = highest.entry((id.topic, id.publisher)).or_default();
         if id.sequence <= *highest {
             // A double, or a swap within one publisher: no witness of an order.

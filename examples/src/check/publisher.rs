@@ -1,4 +1,4 @@
-//! A back end that publishes over HTTP and gives up nothing.
+//! A back end that publishes over HTTP: one that gives up nothing, or asks once and keeps what it was told.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::Failure;
-use super::history::{Address, MessageId, Published, TopicId, Topics};
+use super::history::{Address, Fate, MessageId, Published, TopicId, Topics};
 use super::http::Http;
 use super::node::{Addresses, PUBLISH_KEY};
 use super::random::Random;
@@ -81,7 +81,7 @@ impl Publisher {
             if begun.elapsed() > patience {
                 return Err(format!("publisher {} gave up: {failure}", self.number).into());
             }
-            match self.ask(&pending).await {
+            match self.ask(&pending, ANSWER_PATIENCE).await {
                 Ok(answers) => {
                     let acknowledged = self.start.elapsed();
                     let mut left = Vec::new();
@@ -92,6 +92,9 @@ impl Publisher {
                                 done.push(one.published);
                             }
                             Some(error) if error.code == "unavailable" => {
+                                if error.leaves_open() {
+                                    one.published.fate = Fate::Repeated;
+                                }
                                 failure = error.message.into();
                                 left.push(one);
                             }
@@ -102,7 +105,7 @@ impl Publisher {
                 }
                 Err(error) => {
                     failure = error;
-                    self.http = Http::default();
+                    pending.iter_mut().for_each(|one| one.published.fate = Fate::Repeated);
                 }
             }
             if !pending.is_empty() {
@@ -116,6 +119,23 @@ impl Publisher {
             self.node = self.random.below(self.addresses.count());
         }
         Ok(done)
+    }
+
+    /// Publishes a batch once, at a node of its choice, under no key, and keeps what it was told of each.
+    pub async fn publish_once(&mut self, batch: &[Outbound]) -> Vec<Published> {
+        let mut pending: Vec<_> = batch.iter().map(|outbound| self.pending(outbound)).collect();
+        for one in &mut pending {
+            one.body.as_object_mut().map(|body| body.remove("idempotencyKey"));
+        }
+        self.node = self.random.below(self.addresses.count());
+        let answers = self.ask(&pending, ONCE_PATIENCE).await.unwrap_or_default();
+        let told = self.start.elapsed();
+        let fates = answers.iter().map(Answer::fate).chain(std::iter::repeat(Fate::Unknown));
+        pending
+            .into_iter()
+            .zip(fates)
+            .map(|(one, fate)| Published { acknowledged: told, fate, ..one.published })
+            .collect()
     }
 
     fn pending(&mut self, outbound: &Outbound) -> Pending {
@@ -138,19 +158,26 @@ impl Publisher {
         }
         let begun = self.start.elapsed();
         let except = outbound.except.clone();
-        Pending { body, published: Published { id, except, begun, acknowledged: begun } }
+        let fate = Fate::Done;
+        Pending { body, published: Published { id, except, begun, acknowledged: begun, fate } }
     }
 
-    async fn ask(&mut self, pending: &[Pending]) -> Result<Vec<Answer>, Failure> {
+    async fn ask(
+        &mut self,
+        pending: &[Pending],
+        patience: Duration,
+    ) -> Result<Vec<Answer>, Failure> {
         let body = Value::Array(pending.iter().map(|one| one.body.clone()).collect()).to_string();
         let headers = format!("Authorization: Bearer {PUBLISH_KEY}\r\n");
         let address = self.addresses.get(self.node);
-        let asked = self.http.request(address, "POST /publish", &headers, &body, ANSWER_PATIENCE);
-        let (status, answer) = asked.await?;
-        if status != 200 {
-            return Err(format!("status {status}: {answer}").into());
-        }
-        let answers: Vec<Answer> = serde_json::from_str(&answer)?;
+        let asked = self.http.request(address, "POST /publish", &headers, &body, patience);
+        let (status, answer) = asked.await.inspect_err(|_| self.http = Http::default())?;
+        let answers: Vec<Answer> = match status {
+            200 => serde_json::from_str(&answer)?,
+            // Then nothing was published.
+            503 => pending.iter().map(|_| Answer::away(&answer)).collect(),
+            _ => return Err(format!("status {status}: {answer}").into()),
+        };
         if answers.len() != pending.len() {
             return Err(format!("{} answers to {}", answers.len(), pending.len()).into());
         }
@@ -169,6 +196,33 @@ struct Refusal {
     message: String,
 }
 
+impl Answer {
+    fn away(text: &str) -> Self {
+        let message = format!("{NOT_DONE}: {text}");
+        Self { error: Some(Refusal { code: "unavailable".to_owned(), message }) }
+    }
+
+    fn fate(&self) -> Fate {
+        match &self.error {
+            None => Fate::Done,
+            Some(refusal) if refusal.leaves_open() => Fate::Unknown,
+            Some(_) => Fate::NotDone,
+        }
+    }
+}
+
+impl Refusal {
+    /// Whether it may have been done in spite of the refusal.
+    fn leaves_open(&self) -> bool {
+        self.code == "unavailable" && !self.message.starts_with(NOT_DONE)
+    }
+}
+
+/// How the text of a refusal begins that says that it was not done and never will be.
+const NOT_DONE: &str = "the bus did not take the message";
+
 /// How long a publisher waits for an answer before it asks again, perhaps another node.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one waits who asks once: longer than a node waits for Redis, so as to hear what it says then.
+const ONCE_PATIENCE: Duration = Duration::from_secs(15);
 const BACKOFF: Duration = Duration::from_millis(50);

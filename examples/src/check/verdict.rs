@@ -1,10 +1,10 @@
 //! The checker: what was published and acknowledged against what each client saw. No clock, no network.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use super::history::{ClientRecord, ConnectionRecord, MessageId, Published, Seen, TopicId};
+use super::history::{ClientRecord, ConnectionRecord, Fate, MessageId, Published, Seen, TopicId};
 use super::order::{Log, logs};
 
 /// What a run must keep besides losing nothing.
@@ -12,6 +12,9 @@ use super::order::{Log, logs};
 pub struct Rules {
     /// No client may be told of a `gap`, since nothing that was kept was lost.
     pub no_gap: bool,
+    /// The store may be two for a while, since a primary that was replaced does not know it yet. What went into the one
+    /// is unknown in the other, and a `gap` may say so only so much later.
+    pub forks: Option<Duration>,
 }
 
 /// One broken promise.
@@ -64,6 +67,31 @@ pub enum Violation {
         /// The message.
         message: MessageId,
     },
+    /// A message came although its publisher was told that it was not done and never will be.
+    NotDone {
+        /// The client.
+        client: String,
+        /// The message.
+        message: MessageId,
+    },
+    /// A node does not show a user who is in a room.
+    Missing {
+        /// The node.
+        node: usize,
+        /// The room.
+        topic: TopicId,
+        /// The user.
+        user: String,
+    },
+    /// A node shows a user who is no longer in a room.
+    Ghost {
+        /// The node.
+        node: usize,
+        /// The room.
+        topic: TopicId,
+        /// The user.
+        user: String,
+    },
     /// Two messages came to some connections one way round and to some the other.
     Disagreement(MessageId, MessageId),
     /// A message was begun after another was acknowledged, and yet delivered before it.
@@ -95,6 +123,9 @@ impl Violation {
             Self::Doubled { .. } => "doubled",
             Self::Excepted { .. } => "excepted",
             Self::Unknown { .. } => "unknown",
+            Self::NotDone { .. } => "not-done",
+            Self::Missing { .. } => "missing",
+            Self::Ghost { .. } => "ghost",
             Self::Disagreement(..) => "disagreement",
             Self::Overtaken { .. } => "overtaken",
             Self::Gap { .. } => "gap",
@@ -119,6 +150,18 @@ impl fmt::Display for Violation {
                 write!(f, "{client}: {message} came in spite of `except`")
             }
             Self::Unknown { client, message } => write!(f, "{client}: nobody published {message}"),
+            Self::NotDone { client, message } => {
+                write!(
+                    f,
+                    "{client}: {message} came, and its publisher had been told it was not done"
+                )
+            }
+            Self::Missing { node, topic, user } => {
+                write!(f, "node {node} does not show {user} in topic {}", topic.0)
+            }
+            Self::Ghost { node, topic, user } => {
+                write!(f, "node {node} shows {user}, who is gone, in topic {}", topic.0)
+            }
             Self::Disagreement(one, other) => write!(f, "{one} and {other} came in both orders"),
             Self::Overtaken { earlier, later } => {
                 write!(f, "{later} was begun after {earlier} was acknowledged, and came before it")
@@ -137,6 +180,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Publications that were acknowledged.
     pub published: usize,
+    /// Publications of which the publisher was told that they were not done, and those of which it was told nothing.
+    pub refused: (usize, usize),
     /// Messages that clients got.
     pub delivered: usize,
     /// Those of them that a client had got on an earlier connection.
@@ -147,33 +192,44 @@ pub struct Report {
     pub gaps: BTreeMap<String, usize>,
     /// Messages that did not come and that a `gap` covers.
     pub covered: usize,
+    /// Holes that a `gap` told only after something else had come.
+    pub told_late: usize,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "published {} delivered {} repeated {} resumed {} recovered {} gaps {:?} covered {} violations {}",
+            "published {} not done {} unknown {} delivered {} repeated {} resumed {} recovered {} gaps {:?} covered {} told late {} violations {}",
             self.published,
+            self.refused.0,
+            self.refused.1,
             self.delivered,
             self.repeated,
             self.resumed.0,
             self.resumed.1,
             self.gaps,
             self.covered,
+            self.told_late,
             self.violations.len()
         )?;
         self.violations.iter().take(SHOWN).try_for_each(|violation| writeln!(f, "  {violation}"))
     }
 }
 
-/// Compares everything that was acknowledged with what every client saw.
+/// Compares everything that was published with what every client saw.
 ///
 /// A client must get what was begun after it joined a topic. What is missing between two messages is excused by a
-/// `gap` of that topic between them, and by nothing else. Across connections a message may come again.
+/// `gap` of that topic between them, and by nothing else. Across connections a message may come again. What was not
+/// done must not come; what nobody was told of may.
 pub fn verdict(published: &[Published], clients: &[ClientRecord], rules: Rules) -> Report {
-    let logs = logs(published, clients);
-    let mut report = Report { published: published.len(), ..Report::default() };
+    let logs = logs(published, clients, rules.forks.is_some());
+    let count = |fate| published.iter().filter(|message| message.fate == fate).count();
+    let refused = (count(Fate::NotDone), count(Fate::Unknown));
+    let done = published.len() - refused.0 - refused.1;
+    let mut report = Report { published: done, refused, ..Report::default() };
+    let refused = published.iter().filter(|message| !message.fate.is_done());
+    let refused: HashMap<_, _> = refused.map(|message| (message.id, message.fate)).collect();
     let mut topics: Vec<_> = logs.iter().collect();
     topics.sort_by_key(|(topic, _)| **topic);
     for (_, log) in topics {
@@ -182,7 +238,17 @@ pub fn verdict(published: &[Published], clients: &[ClientRecord], rules: Rules) 
         report.violations.extend(overtaken(log));
     }
     for client in clients {
-        Reading { client, logs: &logs, rules, topics: BTreeMap::new(), report: &mut report }.read();
+        Reading {
+            client,
+            logs: &logs,
+            refused: &refused,
+            rules,
+            topics: BTreeMap::new(),
+            twice: HashSet::new(),
+            holes: Vec::new(),
+            report: &mut report,
+        }
+        .read();
     }
     report
 }
@@ -210,20 +276,47 @@ struct Place {
     next: Option<usize>,
     /// A `gap` came after the last message.
     gap: bool,
+    /// When the last `gap` came, where the store may have lost something: who then asks anew knows all from before.
+    told: Option<Duration>,
     /// What it got last on this connection.
     last: Option<usize>,
+}
+
+/// What did not come where it was due, at a time.
+#[derive(Debug)]
+struct Hole {
+    connection: usize,
+    first: MessageId,
+    count: usize,
+    next: Option<MessageId>,
+    at: Duration,
 }
 
 struct Reading<'a> {
     client: &'a ClientRecord,
     logs: &'a HashMap<TopicId, Log<'a>>,
+    refused: &'a HashMap<MessageId, Fate>,
     rules: Rules,
     topics: BTreeMap<TopicId, Place>,
+    /// What it got of what was tried more than once, where that has no place in an order.
+    twice: HashSet<MessageId>,
+    /// Holes that a `gap` may still tell.
+    holes: Vec<Hole>,
     report: &'a mut Report,
 }
 
 impl Reading<'_> {
     fn read(mut self) {
+        if self.rules.forks.is_some() {
+            let seen = self.client.connections.iter().flat_map(|connection| &connection.seen);
+            self.twice = seen
+                .filter_map(|seen| match seen {
+                    Seen::Message(id, _) => Some(*id),
+                    _ => None,
+                })
+                .filter(|id| self.is_repeated(*id))
+                .collect();
+        }
         for (number, connection) in self.client.connections.iter().enumerate() {
             self.topics.values_mut().for_each(|place| place.last = None);
             if connection.resumed && connection.recovered.is_some() {
@@ -233,10 +326,21 @@ impl Reading<'_> {
             self.connection(number, connection);
         }
         let number = self.client.connections.len().saturating_sub(1);
-        for topic in self.topics.keys().copied().collect::<Vec<_>>() {
+        let due = if self.client.left { Vec::new() } else { self.topics.keys().copied().collect() };
+        for topic in due {
             let end = self.logs.get(&topic).map_or(0, |log| log.messages.len());
-            self.missing(number, topic, end);
+            self.missing(number, topic, end, Duration::MAX);
         }
+        for Hole { connection, first, count, next, .. } in std::mem::take(&mut self.holes) {
+            let client = self.client.name.clone();
+            self.report.violations.push(Violation::Lost { client, connection, first, count, next });
+        }
+    }
+
+    fn is_repeated(&self, id: MessageId) -> bool {
+        let log = self.logs.get(&id.topic);
+        let found = log.and_then(|log| Some(log.messages[log.position(id)?]));
+        found.is_some_and(|message| message.fate == Fate::Repeated)
     }
 
     fn connection(&mut self, number: usize, connection: &ConnectionRecord) {
@@ -245,35 +349,57 @@ impl Reading<'_> {
                 Seen::Joined { topic, at } => {
                     self.topics.entry(*topic).or_default().joined.get_or_insert(*at);
                 }
-                Seen::Gap(topic, reason) => self.gap(number, *topic, reason),
-                Seen::Message(id, _) => self.message(number, connection, *id),
+                Seen::Gap(topic, reason, at) => self.gap(number, *topic, reason, millis(*at)),
+                Seen::Message(id, at) => self.message(number, connection, *id, millis(*at)),
             }
         }
     }
 
-    fn gap(&mut self, connection: usize, topic: TopicId, reason: &str) {
+    fn gap(&mut self, connection: usize, topic: TopicId, reason: &str, at: Duration) {
         *self.report.gaps.entry(reason.to_owned()).or_default() += 1;
-        self.topics.entry(topic).or_default().gap = true;
+        let place = self.topics.entry(topic).or_default();
+        place.gap = true;
+        if let Some(late) = self.rules.forks {
+            place.told = Some(at);
+            // The first word of a connection in a topic tells of all before it.
+            let is_first = place.last.take().is_none();
+            let before = self.holes.len();
+            self.holes.retain(|hole| {
+                hole.first.topic != topic || !is_first && at.saturating_sub(hole.at) > late
+            });
+            self.report.told_late += before - self.holes.len();
+        }
         if self.rules.no_gap {
             let (client, reason) = (self.client.name.clone(), reason.into());
             self.report.violations.push(Violation::Gap { client, connection, topic, reason });
         }
     }
 
-    fn message(&mut self, number: usize, connection: &ConnectionRecord, id: MessageId) {
+    fn message(
+        &mut self,
+        number: usize,
+        connection: &ConnectionRecord,
+        id: MessageId,
+        at: Duration,
+    ) {
         let client = || self.client.name.clone();
         let logs = self.logs;
         let found = logs.get(&id.topic).and_then(|log| Some((log, log.position(id)?)));
         let Some((log, position)) = found else {
-            return self
-                .report
-                .violations
-                .push(Violation::Unknown { client: client(), message: id });
+            let violation = match self.refused.get(&id) {
+                Some(Fate::NotDone) => Violation::NotDone { client: client(), message: id },
+                Some(_) => return,
+                None => Violation::Unknown { client: client(), message: id },
+            };
+            return self.report.violations.push(violation);
         };
         self.report.delivered += 1;
         if self.is_excepted(log.messages[position]) {
             let violation = Violation::Excepted { client: client(), message: id };
             return self.report.violations.push(violation);
+        }
+        if self.twice.contains(&id) {
+            return;
         }
         let last = self.topics.entry(id.topic).or_default().last;
         if let Some(last) = last.filter(|&last| position <= last) {
@@ -285,16 +411,18 @@ impl Reading<'_> {
             });
             return;
         }
-        self.missing(number, id.topic, position);
+        self.missing(number, id.topic, position, at);
         let place = self.topics.entry(id.topic).or_default();
-        self.report.repeated += usize::from(place.next.is_some_and(|next| position < next));
+        let is_new = place.next.is_none_or(|next| position >= next);
+        self.report.repeated += usize::from(!is_new);
         place.last = Some(position);
         place.next = place.next.max(Some(position + 1));
-        place.gap = false;
+        // What comes again after a `gap` is what was kept before the hole.
+        place.gap &= !is_new;
     }
 
-    /// Judges what should have come before the message at `position`.
-    fn missing(&mut self, connection: usize, topic: TopicId, position: usize) {
+    /// Judges what should have come before the message at `position`, which came at a time.
+    fn missing(&mut self, connection: usize, topic: TopicId, position: usize, at: Duration) {
         let Some(log) = self.logs.get(&topic) else { return };
         let place = self.topics.entry(topic).or_default();
         let from = match (place.last, place.next, place.joined) {
@@ -306,15 +434,22 @@ impl Reading<'_> {
             }
             (None, None, None) => return,
         };
-        let gap = place.gap;
+        let (gap, told) = (place.gap, place.told);
         let missing = log.messages.get(from..position).unwrap_or_default();
-        let missing: Vec<_> = missing.iter().filter(|m| !self.is_excepted(m)).collect();
+        let is_due = |m: &&&Published| !self.is_excepted(m) && !self.twice.contains(&m.id);
+        let is_told = |m: &&&Published| told.is_some_and(|told| m.acknowledged <= told);
+        let (covered, missing): (Vec<&&Published>, Vec<_>) =
+            missing.iter().filter(is_due).partition(is_told);
+        self.report.covered += covered.len();
         let (count, Some(first)) = (missing.len(), missing.first().map(|m| m.id)) else { return };
         if gap {
             self.report.covered += count;
             return;
         }
         let next = log.messages.get(position).map(|m| m.id);
+        if self.rules.forks.is_some() {
+            return self.holes.push(Hole { connection, first, count, next, at });
+        }
         let client = self.client.name.clone();
         self.report.violations.push(Violation::Lost { client, connection, first, count, next });
     }
@@ -322,6 +457,10 @@ impl Reading<'_> {
     fn is_excepted(&self, message: &Published) -> bool {
         message.except.as_deref() == Some(self.client.user.as_str())
     }
+}
+
+fn millis(millis: u32) -> Duration {
+    Duration::from_millis(millis.into())
 }
 
 fn times(connection: &ConnectionRecord, id: MessageId) -> usize {

@@ -173,6 +173,8 @@ impl Load {
             topics: topics.clone(),
             addresses: addresses.clone(),
             cuts: None,
+            leaves: None,
+            cursor_ahead: false,
             start,
             random: Random::of(1, number as u64),
             progress: Progress::default(),
@@ -207,7 +209,7 @@ impl Load {
         let published = self.publishing.await??;
         let lacking = self.crowd.settle(&published, PATIENCE).await;
         let records = self.crowd.end().await?;
-        let report = verdict(&published, &records, Rules { no_gap: true });
+        let report = verdict(&published, &records, Rules { no_gap: true, forks: None });
         Ok(Outcome { report, lacking, waits: waits(&records), records })
     }
 }

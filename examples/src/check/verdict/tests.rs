@@ -13,7 +13,7 @@ fn id(publisher: u16, sequence: u32) -> MessageId {
 /// A message of publisher 1, begun and acknowledged `n` seconds after the start.
 fn published(n: u32) -> Published {
     let at = Duration::from_secs(u64::from(n));
-    Published { id: id(1, n), except: None, begun: at, acknowledged: at }
+    Published { id: id(1, n), except: None, begun: at, acknowledged: at, fate: Fate::Done }
 }
 
 fn ten() -> Vec<Published> {
@@ -29,7 +29,7 @@ fn message(sequence: u32) -> Seen {
 }
 
 fn gap() -> Seen {
-    Seen::Gap(TOPIC, "outage".into())
+    Seen::Gap(TOPIC, "outage".into(), 0)
 }
 
 /// A client that saw this, a list for each connection.
@@ -38,7 +38,12 @@ fn client(connections: &[&[Seen]]) -> ClientRecord {
         seen: [&[joined()], *seen].concat(),
         ..ConnectionRecord::default()
     });
-    ClientRecord { name: "c".into(), user: "u".into(), connections: connections.collect() }
+    ClientRecord {
+        name: "c".into(),
+        user: "u".into(),
+        connections: connections.collect(),
+        left: false,
+    }
 }
 
 fn messages(sequences: impl IntoIterator<Item = u32>) -> Vec<Seen> {
@@ -56,7 +61,8 @@ fn lost(connection: usize, first: u32, count: usize, next: Option<u32>) -> Viola
 
 #[test]
 fn all_in_order_passes() {
-    let report = verdict(&ten(), &[client(&[&messages(1..=10)])], Rules { no_gap: true });
+    let report =
+        verdict(&ten(), &[client(&[&messages(1..=10)])], Rules { no_gap: true, forks: None });
     assert_eq!(report.violations, []);
     assert_eq!((report.published, report.delivered, report.repeated), (10, 10, 0));
 }
@@ -165,7 +171,7 @@ fn a_gap_covers_only_until_the_next_message() {
 
 #[test]
 fn a_gap_of_another_topic_covers_nothing() {
-    let other = Seen::Gap(TopicId(1), "outage".into());
+    let other = Seen::Gap(TopicId(1), "outage".into(), 0);
     let seen = [messages(1..=4), vec![other], messages(6..=10)].concat();
     assert_eq!(judge(&ten(), client(&[&seen])), [lost(0, 5, 1, Some(6))]);
 }
@@ -173,7 +179,7 @@ fn a_gap_of_another_topic_covers_nothing() {
 #[test]
 fn a_gap_where_none_may_be_is_found() {
     let seen = [messages(1..=4), vec![gap()], messages(5..=10)].concat();
-    let report = verdict(&ten(), &[client(&[&seen])], Rules { no_gap: true });
+    let report = verdict(&ten(), &[client(&[&seen])], Rules { no_gap: true, forks: None });
     let gap =
         Violation::Gap { client: "c".into(), connection: 0, topic: TOPIC, reason: "outage".into() };
     assert_eq!(report.violations, [gap]);
@@ -205,6 +211,7 @@ fn two_publishers() -> Vec<Published> {
         except: None,
         begun: at(sequence),
         acknowledged: at(sequence + 10),
+        fate: Fate::Done,
     };
     (1..=2).flat_map(|publisher| (1..=5).map(move |sequence| one(publisher, sequence))).collect()
 }
@@ -270,8 +277,101 @@ fn what_nobody_saw_stands_where_it_was_acknowledged() {
             except: None,
             begun: seconds(begun),
             acknowledged: seconds(acknowledged),
+            fate: Fate::Done,
         })
         .into();
     let seen = [Seen::Message(id(1, 1), 1000), gap(), Seen::Message(id(3, 1), 6000)];
     assert_eq!(judge(&published, client(&[&seen])), []);
+}
+
+#[test]
+fn who_left_for_good_misses_only_what_came_before() {
+    let mut client = client(&[&messages(1..=6)]);
+    client.left = true;
+    assert_eq!(judge(&ten(), client.clone()), []);
+    client.connections[0].seen.remove(3);
+    assert_eq!(judge(&ten(), client), [lost(0, 3, 1, Some(4))]);
+}
+
+#[test]
+fn what_was_not_done_must_not_come() {
+    let mut some = ten();
+    some[4].fate = Fate::NotDone;
+    assert_eq!(judge(&some, client(&[&messages((1..=10).filter(|n| *n != 5))])), []);
+    let came = Violation::NotDone { client: "c".into(), message: id(1, 5) };
+    assert_eq!(judge(&some, client(&[&messages(1..=10)])), [came]);
+}
+
+#[test]
+fn what_nobody_was_told_of_may_come_or_not() {
+    let mut some = ten();
+    some[4].fate = Fate::Unknown;
+    for seen in [messages((1..=10).filter(|n| *n != 5)), messages(1..=10)] {
+        let report = verdict(&some, &[client(&[&seen])], Rules::default());
+        assert_eq!((report.violations, report.refused), (vec![], (0, 1)));
+    }
+}
+
+#[test]
+fn what_comes_again_after_a_gap_ends_before_the_hole() {
+    // The fifth and sixth are lost; what was kept before them comes again on the next connection.
+    let seen = [vec![gap()], messages([3, 4, 7, 8, 9, 10])].concat();
+    assert_eq!(judge(&ten(), client(&[&messages(1..=4), &seen])), []);
+    let seen = [vec![gap()], messages([3, 4, 7, 9, 10])].concat();
+    assert_eq!(judge(&ten(), client(&[&messages(1..=4), &seen])), [lost(1, 8, 1, Some(9))]);
+}
+
+/// What a client saw where the store may have been two for five seconds: each message with its second.
+fn forked(published: &[Published], connections: &[&[Seen]]) -> Vec<Violation> {
+    let rules = Rules { no_gap: false, forks: Some(Duration::from_secs(5)) };
+    verdict(published, &[client(connections)], rules).violations
+}
+
+fn at(sequence: u32, second: u32) -> Seen {
+    Seen::Message(id(1, sequence), second * 1000)
+}
+
+fn gap_at(second: u32) -> Seen {
+    Seen::Gap(TOPIC, "epoch".into(), second * 1000)
+}
+
+#[test]
+fn a_gap_may_tell_later_what_went_into_a_replaced_primary() {
+    let five: Vec<_> = (1..=5).map(published).collect();
+    let seen = [at(1, 1), at(3, 3), at(4, 4), gap_at(8), at(5, 9)];
+    assert_eq!(forked(&five, &[&seen]), []);
+    let too_late = [at(1, 1), at(3, 3), at(4, 4), gap_at(9), at(5, 9)];
+    assert_eq!(forked(&five, &[&too_late]), [lost(0, 2, 1, Some(3))]);
+    let never = [at(1, 1), at(3, 3), at(4, 4), at(5, 9)];
+    assert_eq!(forked(&five, &[&never]), [lost(0, 2, 1, Some(3))]);
+    let before = [at(1, 1), gap_at(1), at(2, 2), at(4, 4), at(5, 9)];
+    assert_eq!(forked(&five, &[&before]), [lost(0, 3, 1, Some(4))]);
+}
+
+#[test]
+fn who_was_away_is_told_first_when_it_is_back() {
+    let five: Vec<_> = (1..=5).map(published).collect();
+    assert_eq!(forked(&five, &[&[at(1, 1), at(3, 3)], &[gap_at(20), at(4, 20), at(5, 20)]]), []);
+    let after_all = [at(4, 20), gap_at(20), at(5, 20)];
+    assert_eq!(forked(&five, &[&[at(1, 1), at(3, 3)], &after_all]), [lost(0, 2, 1, Some(3))]);
+}
+
+#[test]
+fn what_was_tried_twice_may_be_in_both_stores() {
+    let mut five: Vec<_> = (1..=5).map(published).collect();
+    five[1].fate = Fate::Repeated;
+    let both = [at(1, 1), at(2, 1), gap_at(2), at(3, 3), at(2, 4), at(4, 4), at(5, 5)];
+    assert_eq!(forked(&five, &[&both]), []);
+    let neither = [at(1, 1), at(3, 3), at(4, 4), at(5, 5)];
+    assert_eq!(forked(&five, &[&neither]), [lost(0, 2, 1, Some(3))]);
+}
+
+#[test]
+fn a_gap_tells_of_all_that_was_published_before_it_came() {
+    // On its return the client gets what is kept from before and after two losses.
+    let ten: Vec<_> = (1..=10).map(published).collect();
+    let seen = [gap_at(8), at(4, 8), at(7, 8), at(9, 9), at(10, 10)];
+    assert_eq!(forked(&ten, &[&[at(1, 1), at(2, 2)], &seen]), []);
+    let seen = [gap_at(8), at(4, 8), at(7, 8), at(8, 9), at(10, 10)];
+    assert_eq!(forked(&ten, &[&[at(1, 1), at(2, 2)], &seen]), [lost(1, 9, 1, Some(10))]);
 }
