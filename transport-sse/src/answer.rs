@@ -8,19 +8,16 @@ use tidings_core::{CloseReason, ConnectRequest, ForeignOrigin, check_origin};
 
 use crate::{SseBody, SseConfig, closing_response};
 
-/// What the origin of a request is answered.
-///
-/// # Errors
-/// It may not connect.
+/// What the origin of a request is answered, or that it may not connect.
 pub(crate) fn cors(request: &Request<()>, config: &SseConfig) -> Result<HeaderMap, ForeignOrigin> {
     check_origin(request, &config.allowed_origins)?;
-    let mut headers = HeaderMap::new();
-    if let Some(origin) = request.headers().get(header::ORIGIN) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    }
-    Ok(headers)
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(HeaderMap::new()) };
+    Ok(HeaderMap::from_iter([
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()),
+        (header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After")),
+        (header::VARY, HeaderValue::from_static("Origin")),
+    ]))
 }
 
 pub(crate) fn foreign(why: ForeignOrigin) -> Response<SseBody> {
@@ -29,14 +26,15 @@ pub(crate) fn foreign(why: ForeignOrigin) -> Response<SseBody> {
     response
 }
 
-/// 204 with what a browser may send.
+/// 204 with what a browser may send, for [`PREFLIGHT_SECONDS`].
 pub(crate) fn preflight() -> Response<SseBody> {
     let mut response = status(StatusCode::NO_CONTENT);
-    let allow = |value| HeaderValue::from_static(value);
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, allow("GET, POST, OPTIONS"));
-    let sent = allow("authorization, content-type, last-event-id");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
+    let sent = HeaderValue::from_static("authorization, content-type, last-event-id");
+    response.headers_mut().extend([
+        (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS")),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, sent),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_SECONDS)),
+    ]);
     response
 }
 
@@ -86,6 +84,9 @@ impl SseConfig {
         self.retry.mul_f64(1.0 + part)
     }
 }
+
+/// How long a browser asks no more before each POST; without it 5 s.
+const PREFLIGHT_SECONDS: u32 = 600;
 
 /// The header by which a proxy asks to be refused by a status.
 const BY_STATUS: HeaderName = HeaderName::from_static("tidings-refusal");

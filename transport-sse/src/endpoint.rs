@@ -5,7 +5,7 @@ use std::error::Error;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tidings_core::{
@@ -31,7 +31,7 @@ use crate::{ENVELOPE, FRAMING, Hangup, SseBody, SseConfig, SseTransport, stream_
 /// | 429 | the user has too many connections |
 ///
 /// Any status but 200 ends an `EventSource` for good, so it is for what does not pass by itself. An origin that may
-/// connect is told so in every answer (CORS).
+/// connect is told so in every answer (CORS), where its pages may read `Retry-After`; a preflight holds for 600 s.
 pub async fn serve<B>(hub: &Hub, request: Request<B>, config: &SseConfig) -> Response<SseBody> {
     let request = request.map(drop);
     let cors = match cors(&request, config) {
@@ -175,7 +175,6 @@ fn unauthorized(error: &AuthError) -> Response<SseBody> {
 
 fn not_allowed(allow: &'static str) -> Response<SseBody> {
     let mut response = status(StatusCode::METHOD_NOT_ALLOWED);
-    let headers: &mut HeaderMap = response.headers_mut();
-    headers.insert(ALLOW, HeaderValue::from_static(allow));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     response
 }

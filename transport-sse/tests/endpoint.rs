@@ -225,6 +225,7 @@ async fn origins_are_told_in_every_answer_that_they_may_connect() {
     let allowed = |headers: &HeaderMap, origin: &str| {
         assert_eq!(headers["access-control-allow-origin"], origin);
         assert_eq!(headers["access-control-allow-credentials"], "true");
+        assert_eq!(headers["access-control-expose-headers"], "Retry-After");
         assert_eq!(headers["vary"], "Origin");
     };
     for origin in ["https://page.example", "https://app.example"] {
@@ -236,10 +237,14 @@ async fn origins_are_told_in_every_answer_that_they_may_connect() {
         assert_eq!(answer.status(), 204);
         allowed(answer.headers(), origin);
         assert_eq!(answer.headers()["access-control-allow-methods"], "GET, POST, OPTIONS");
-        for method in ["POST", "OPTIONS"] {
+        assert_eq!(answer.headers()["access-control-max-age"], "600");
+        for (method, kept) in [("POST", None), ("OPTIONS", Some("600"))] {
             let request = get("ada").method(method).header("origin", origin);
             let request = request.body(Full::<Bytes>::default()).expect("a request");
-            allowed(submit(&hub, "x", request, &config()).await.headers(), origin);
+            let answer = submit(&hub, "x", request, &config()).await;
+            allowed(answer.headers(), origin);
+            let age = answer.headers().get("access-control-max-age");
+            assert_eq!(age.map(|age| age.to_str().expect("text")), kept, "{method}");
         }
     }
     let no_browser = ask(&hub, get("ada")).await;
