@@ -1,12 +1,10 @@
 // The administrators' page in Chromium: node admin.mjs http://127.0.0.1:PORT http://127.0.0.1:ADMIN FOLDER CHROMIUM
 
-import { chromium } from "playwright-core";
 import WebSocket from "ws";
+import { isAccessible, launch } from "./chromium.mjs";
 import { check, main, within } from "./lib.mjs";
 
 const [base, admin, folder, executablePath] = process.argv.slice(2);
-const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 const connect = async (user, room) => {
   const { token } = await (await fetch(`${base}/demo/token?user=${encodeURIComponent(user)}`)).json();
@@ -17,12 +15,14 @@ const connect = async (user, room) => {
 
 await main("admin", async () => {
   const sockets = [await connect("ann", "lobby"), await connect("<b>bob</b>", "lobby"), await connect("cyd", "kitchen")];
-  const browser = await chromium.launch({ executablePath, args, timeout: 30_000 });
+  const browser = await launch(executablePath);
   try {
     const complaints = [];
     const page = await browser.newPage({ viewport: { width: 1100, height: 620 } });
     page.setDefaultTimeout(15_000);
     page.on("pageerror", (error) => complaints.push(String(error)));
+    const missing = [];
+    page.on("response", (answer) => answer.status() >= 400 && missing.push(answer.url()));
     page.on("dialog", (dialog) => dialog.accept());
     await page.goto(admin);
     await page.waitForSelector('#users td:text-is("ann")');
@@ -32,6 +32,7 @@ await main("admin", async () => {
     await page.waitForSelector('#rooms td:text-is("lobby")');
     const state = await page.textContent("#state");
     check("admin: and how the bus is", state === "bus (memory) up", state);
+    await isAccessible(page, "admin: with rows");
     await page.screenshot({ path: `${folder}/admin.png` });
 
     const closed = new Promise((resolve) => sockets[2].once("close", (code, reason) => resolve([code, String(reason)])));
@@ -43,6 +44,8 @@ await main("admin", async () => {
     await page.setViewportSize({ width: 390, height: 844 });
     const wide = await page.evaluate("document.documentElement.scrollWidth");
     check("admin: fits a phone", wide <= 390, wide);
+    await isAccessible(page, "admin: on a phone");
+    check("admin: all that the page asks for is there", missing.length === 0, missing);
     check("admin: no error in the page", complaints.length === 0, complaints);
   } finally {
     await browser.close();

@@ -2,12 +2,10 @@
 
 import { once } from "node:events";
 import net from "node:net";
-import { chromium } from "playwright-core";
+import { launch } from "./chromium.mjs";
 import { check, main, publish, token } from "./lib.mjs";
 
 const [base, executablePath] = process.argv.slice(2);
-const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 /** A network that can be cut: `cut` ends what is open and lets nobody through until `mend`. */
 async function network() {
@@ -45,7 +43,7 @@ const listen = (query) => {
 };
 
 await main("browser", async () => {
-  const browser = await chromium.launch({ executablePath, args, timeout: 30_000 });
+  const browser = await launch(executablePath);
   try {
     const path = await network();
     const page = await browser.newPage();

@@ -1,11 +1,9 @@
 // The demo page in Chromium: node page.mjs http://127.0.0.1:PORT PUBLISH_KEY FOLDER CHROMIUM
 
-import { chromium } from "playwright-core";
+import { isAccessible, launch } from "./chromium.mjs";
 import { check, main } from "./lib.mjs";
 
 const [base, key, folder, executablePath] = process.argv.slice(2);
-const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 const open = async (browser, user, viewport, complaints) => {
   const page = await browser.newPage({ viewport });
@@ -22,7 +20,7 @@ const open = async (browser, user, viewport, complaints) => {
 };
 
 await main("page", async () => {
-  const browser = await chromium.launch({ executablePath, args, timeout: 30_000 });
+  const browser = await launch(executablePath);
   try {
     const complaints = [];
     const ann = await open(browser, "ann", { width: 1280, height: 800 }, complaints);
@@ -50,6 +48,7 @@ await main("page", async () => {
     await ann.click("#publish-send");
     await ann.waitForSelector("#answer.bad");
     await unauthorised;
+    await isAccessible(ann, "page: with an error");
     check("page: a wrong key is told", complaints.length === 1, complaints);
     complaints.length = 0;
     await ann.fill("#key", key);
@@ -63,6 +62,8 @@ await main("page", async () => {
     await bob.waitForSelector('[data-pane="feed"] .unread', { state: "visible" });
     check("page: one to everyone arrives at the phone", true);
 
+    await isAccessible(ann, "page: in use");
+    await isAccessible(bob, "page: on a phone");
     await ann.screenshot({ path: `${folder}/page.png` });
     await bob.screenshot({ path: `${folder}/page-phone.png` });
     const wide = await bob.evaluate("document.documentElement.scrollWidth");
@@ -70,6 +71,7 @@ await main("page", async () => {
     await bob.click('#tabs [data-pane="feed"]');
     await bob.waitForSelector(line("feed", "Maintenance at noon"));
     check("page: the other tab shows the notification", true);
+    await isAccessible(bob, "page: on a phone, the other tab");
     const leaked = await bob.locator(line("feed", "Your order has shipped")).count();
     check("page: but not another user's", leaked === 0, leaked);
     const closed = await ann.evaluate(async () => {

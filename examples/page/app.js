@@ -9,6 +9,8 @@ const OVER = { websocket: "WebSocket, both ways", sse: "Server-Sent Events" };
 const $ = (id) => document.getElementById(id);
 
 let user = "";
+/** What the user has pasted where the server gives no tokens. */
+let pasted;
 let chat;
 /** Lines of ours that were not heard back yet: {text, line}. */
 const sent = [];
@@ -19,12 +21,16 @@ const countdowns = {};
 
 start();
 
-function start() {
+async function start() {
   $("name-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = $("name").value.trim();
-    if (name) enter(name);
+    if (!name) return;
+    history.replaceState(null, "", `?user=${encodeURIComponent(name)}`);
+    enter(name);
+    $("chat-text").focus();
   });
+  $("token-form").addEventListener("submit", onToken);
   $("switch").addEventListener("click", () => {
     location.assign(location.pathname);
   });
@@ -34,29 +40,56 @@ function start() {
   for (const tab of $("tabs").querySelectorAll("button")) {
     tab.addEventListener("click", () => showPane(tab.dataset.pane));
   }
+  visualViewport.addEventListener("resize", fit);
+  for (const pane of ["chat", "feed"]) keepAtNewest($(`${pane}-log`));
 
   const named = (new URLSearchParams(location.search).get("user") ?? "").trim();
-  if (named) {
-    enter(named);
-  } else {
-    $("welcome").hidden = false;
-    $("name").focus();
+  const hasTokens = await givesTokens();
+  if (named && hasTokens) return enter(named);
+  $("welcome").hidden = false;
+  $(hasTokens ? "name-form" : "token-form").hidden = false;
+  $(hasTokens ? "name" : "token").focus();
+}
+
+/** Only in demo mode; a server that is away may be in it. */
+async function givesTokens() {
+  try {
+    const { status } = await fetch("/demo/token?user=anyone", { cache: "no-store" });
+    return status !== 404 && status !== 403;
+  } catch {
+    return true;
+  }
+}
+
+function onToken(event) {
+  event.preventDefault();
+  const token = $("token").value.trim();
+  try {
+    const claims = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
+    const { sub } = JSON.parse(new TextDecoder().decode(Uint8Array.from(claims, (byte) => byte.charCodeAt())));
+    if (typeof sub !== "string" || !sub) throw new Error("no `sub`");
+    pasted = token;
+    enter(sub);
+    $("chat-text").focus();
+  } catch {
+    $("token-answer").textContent = "This is no JSON Web Token with a `sub`: three parts with dots between.";
   }
 }
 
 function enter(name) {
   user = name;
-  history.replaceState(null, "", `?user=${encodeURIComponent(name)}`);
   document.title = `${name} · Tidings demo`;
   $("who-name").textContent = name;
   $("target").value = name;
   $("welcome").hidden = true;
   for (const id of ["who", "tabs", "panes"]) $(id).hidden = false;
+  fit();
   openChat();
   openFeed();
 }
 
 async function getToken() {
+  if (pasted) return pasted;
   const answer = await fetch(`/demo/token?user=${encodeURIComponent(user)}`, { cache: "no-store" });
   if (!answer.ok) throw new Error(`no token: HTTP ${answer.status}`);
   return (await answer.json()).token;
@@ -67,23 +100,41 @@ function open(pane, options) {
   const t = connect("/ws", { token: getToken, rooms: [ROOM], ...options });
   let lostAt = 0;
   let reconnects = 0;
+  let back = "";
+  let note;
+  // What comes of one loss is told by one note, which moves to where the log goes on.
+  const tell = (text, bad) => {
+    note?.remove();
+    note = addNote(pane, text, bad);
+  };
   t.on("state", (status) => {
     showState(pane, status);
     if (status.state === "waiting" && !lostAt) {
       lostAt = Date.now();
-      addNote(pane, `Connection lost: ${reasonOf(status)}`, true);
+      note = undefined;
+      tell(`Connection lost: ${reasonOf(status)}`, true);
     }
-    if (status.state === "closed") addNote(pane, `The connection ended: ${reasonOf(status)}`, true);
+    if (status.state !== "closed") return;
+    if (!lostAt) note = undefined;
+    tell(`The connection ended: ${reasonOf(status)}`, true);
   });
   t.on("connected", ({ recovered }) => {
     if (!lostAt) return;
     reconnects += 1;
     const seconds = Math.max(1, Math.round((Date.now() - lostAt) / 1000));
-    addNote(pane, `Back after ${seconds} s, ${recovered ? "nothing was missed" : "something may have been missed"}`, !recovered);
+    back = `Back after ${seconds} s`;
+    tell(`${back}, ${recovered ? "nothing was missed" : "something may have been missed"}`, !recovered);
     lostAt = 0;
     $(`${pane}-count`).textContent = reconnects === 1 ? "1 reconnect" : `${reconnects} reconnects`;
   });
-  t.on("gap", ({ reason }) => addNote(pane, `Something may be missing here (${reason})`, true));
+  t.on("gap", ({ reason }) => {
+    const follows = note && note === $(`${pane}-log`).lastElementChild;
+    if (!follows) {
+      note = undefined;
+      back = "";
+    }
+    tell(`${back ? `${back}, something` : "Something"} may be missing here (${reason})`, true);
+  });
   t.on("error", ({ code, message }) => addNote(pane, `${code}: ${message}`, true));
   return t;
 }
@@ -139,7 +190,8 @@ async function onSay(event) {
 
 function showHere(change) {
   change();
-  $("here").textContent = [...here].sort().join(", ");
+  const count = here.size > 9 ? `${here.size}: ` : "";
+  $("here").textContent = count + [...here].sort().join(", ");
   $("here").hidden = here.size === 0;
 }
 
@@ -238,15 +290,35 @@ function addNote(pane, text, bad = false) {
   line.className = bad ? "note bad" : "note";
   line.textContent = text;
   append(pane, line, false);
+  return line;
 }
 
 function append(pane, line, always) {
   const log = $(`${pane}-log`);
-  // Who has scrolled up to read is left there.
-  const follow = always || log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  // A user that has scrolled up to read is left there.
+  const follow = always || log.dataset.reading === undefined;
   log.append(line);
   while (log.children.length > MOST_LINES) log.firstElementChild.remove();
   if (follow) log.scrollTop = log.scrollHeight;
+}
+
+/** A log that becomes smaller or is shown again stays at its newest line, unless its user reads further up. */
+function keepAtNewest(log) {
+  log.addEventListener("scroll", () => {
+    const away = log.scrollHeight - log.scrollTop - log.clientHeight;
+    if (away < 60) delete log.dataset.reading;
+    else log.dataset.reading = "";
+  });
+  new ResizeObserver(() => {
+    if (log.dataset.reading === undefined) log.scrollTop = log.scrollHeight;
+  }).observe(log);
+}
+
+/** Some phones lay their keyboard over the page; a page that is zoomed in is left as it is. */
+function fit() {
+  if ($("panes").hidden || visualViewport.scale > 1) return;
+  document.body.style.height = `${visualViewport.height}px`;
+  scrollTo(0, 0);
 }
 
 function asText(data) {
@@ -260,7 +332,6 @@ function showPane(pane) {
     tab.setAttribute("aria-pressed", String(tab.dataset.pane === pane));
   }
   markUnread(pane, false);
-  $(`${pane}-log`).scrollTop = $(`${pane}-log`).scrollHeight;
 }
 
 function markUnread(pane, unread) {
