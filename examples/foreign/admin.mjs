@@ -21,8 +21,6 @@ await main("admin", async () => {
     const page = await browser.newPage({ viewport: { width: 1100, height: 620 } });
     page.setDefaultTimeout(15_000);
     page.on("pageerror", (error) => complaints.push(String(error)));
-    const missing = [];
-    page.on("response", (answer) => answer.status() >= 400 && missing.push(answer.url()));
     page.on("dialog", (dialog) => dialog.accept());
     await page.goto(admin);
     await page.waitForSelector('#users td:text-is("ann")');
@@ -45,7 +43,14 @@ await main("admin", async () => {
     const wide = await page.evaluate("document.documentElement.scrollWidth");
     check("admin: fits a phone", wide <= 390, wide);
     await isAccessible(page, "admin: on a phone");
-    check("admin: all that the page asks for is there", missing.length === 0, missing);
+    sockets.forEach((socket) => socket.terminate());
+    await page.waitForSelector("#users .none");
+    await isAccessible(page, "admin: nobody there");
+    await page.route("**/stats", (route) => route.abort());
+    await page.waitForSelector('#state.bad:text("this node does not answer")');
+    await isAccessible(page, "admin: a node that is away");
+    const icon = await page.getAttribute('link[rel="icon"]', "href");
+    check("admin: the page brings its icon along", icon === "data:,", icon);
     check("admin: no error in the page", complaints.length === 0, complaints);
   } finally {
     await browser.close();

@@ -141,6 +141,18 @@ async function tokens(browser) {
   await isOpen(page);
   const name = await page.textContent("#who-name");
   check("states: a token that is pasted opens the chat", name === "zoë", name);
+
+  await page.goto(withoutDemo);
+  await page.fill("#token", token("zoë", "another-secret"));
+  await page.press("#token", "Enter");
+  await page.waitForSelector('#chat-state[data-state="closed"]');
+  await page.waitForSelector('#chat-log .note:text("The connection ended")');
+  await page.fill("#chat-text", "Hello?");
+  await page.press("#chat-text", "Enter");
+  await page.waitForSelector("#chat-log li.failed .failure");
+  const notes = await page.locator("#chat-log .note").allTextContents();
+  check("states: one that is no good is told once", notes.length === 1, notes);
+  await isAccessible(page, "states: a connection that ended");
 }
 
 await main("states", async () => {
