@@ -7,6 +7,11 @@
 //!
 //!     TIDINGS_SABOTAGE=no-repair cargo bench --bench lossless --features sabotage -- faults --caught lost
 //!
+//! and so does one whose bus has a planted fault (`examples/broken/`; `./test` has a run for each):
+//!
+//!     cargo build --release -p tidings-broken-server
+//!     PLANTED_FAULT=void cargo bench --bench lossless -- faults --server $PWD/target/release/tidings-broken-server --caught lost
+//!
 //! The long form, ten seeds of a minute on each topology, ends at the first that breaks a promise:
 //!
 //!     for bus in redis sentinel cluster; do for seed in {1..10}; do

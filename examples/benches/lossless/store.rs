@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidings_examples::check::Failure;
 use tidings_redis_testing::{Cluster, Options, Redis, Reply, SENTINEL_MASTER, SentinelTrio};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Bus;
 
@@ -130,7 +130,7 @@ impl Store {
     pub(crate) async fn ask_all(&mut self, command: &[&str]) {
         for server in self.servers() {
             // One that is away has nothing that could be done to it, a stopped one is left alone.
-            let _ = tokio::time::timeout(ANSWER, server.try_cli(command)).await;
+            let _ = timeout(ANSWER, server.try_cli(command)).await;
         }
     }
 
@@ -142,7 +142,8 @@ impl Store {
                 let sentinel = &trio.sentinels[any % trio.sentinels.len()];
                 let replica = 1 - trio.primary().await;
                 accepted(sentinel, &["SENTINEL", "FAILOVER", SENTINEL_MASTER]).await?;
-                trio.promoted(replica).await;
+                // The Sentinels may give it up: then there was none.
+                let _ = timeout(PROMOTION, trio.promoted(replica)).await;
                 Ok(())
             }
             Servers::Cluster(cluster) => {
@@ -202,4 +203,5 @@ async fn accepted(server: &Redis, command: &[&str]) -> Result<(), Failure> {
 
 const ANSWER: Duration = Duration::from_secs(1);
 const ACCEPTANCE: Duration = Duration::from_secs(30);
+const PROMOTION: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);

@@ -202,25 +202,31 @@ impl Client {
         }
     }
 
-    async fn connection(
-        &mut self,
-        phase: &mut watch::Receiver<Phase>,
-        standing: &mut Standing,
-        record: &mut ConnectionRecord,
-    ) -> Left {
+    /// Opens a connection to a node, with the newest cursor.
+    async fn open(&self, node: usize, standing: &Standing) -> Result<Reader, Ended> {
         let request = Request {
-            address: self.addresses.get(record.node),
+            address: self.addresses.get(node),
             transport: self.transport,
             token: &self.token,
             rooms: &self.rooms,
             presence: false,
             cursor: standing.newest.as_deref(),
         };
-        let open = Reader::open(&request, self.cursor_ahead);
-        let mut connection = match timeout(OPEN_PATIENCE, open).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Left::Ended(Ended::cut(error.to_string())),
-            Err(_) => return Left::Ended(Ended::cut("the server did not answer")),
+        match timeout(OPEN_PATIENCE, Reader::open(&request, self.cursor_ahead)).await {
+            Ok(opened) => opened.map_err(|error| Ended::cut(error.to_string())),
+            Err(_) => Err(Ended::cut("the server did not answer")),
+        }
+    }
+
+    async fn connection(
+        &mut self,
+        phase: &mut watch::Receiver<Phase>,
+        standing: &mut Standing,
+        record: &mut ConnectionRecord,
+    ) -> Left {
+        let mut connection = match self.open(record.node, standing).await {
+            Ok(connection) => connection,
+            Err(ended) => return Left::Ended(ended),
         };
         let mut cut = self.cut_at(phase, standing);
         let mut spared = self.spared(phase);
@@ -323,22 +329,6 @@ impl Client {
         patience: &mut Duration,
         advice: &mut Option<Duration>,
     ) {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
-        #[derive(Default)]
-        struct Told {
-            room_id: Option<String>,
-            reason: Option<Box<str>>,
-            recovered: bool,
-            heartbeat_ms: u64,
-            reconnect_after_ms: u64,
-        }
-        #[derive(Deserialize)]
-        struct Checked {
-            topic: u32,
-            publisher: u16,
-            sequence: u32,
-        }
         let at = self.start.elapsed();
         if event.kind == "checked" {
             // A payload that is none of ours is what nobody published.
@@ -399,6 +389,23 @@ impl Client {
 
 fn millis(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Told {
+    room_id: Option<String>,
+    reason: Option<Box<str>>,
+    recovered: bool,
+    heartbeat_ms: u64,
+    reconnect_after_ms: u64,
+}
+
+#[derive(Deserialize)]
+struct Checked {
+    topic: u32,
+    publisher: u16,
+    sequence: u32,
 }
 
 #[derive(Deserialize)]

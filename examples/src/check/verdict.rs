@@ -244,7 +244,7 @@ pub fn verdict(published: &[Published], clients: &[ClientRecord], rules: Rules) 
             refused: &refused,
             rules,
             topics: BTreeMap::new(),
-            twice: HashSet::new(),
+            got: HashSet::new(),
             holes: Vec::new(),
             report: &mut report,
         }
@@ -298,8 +298,8 @@ struct Reading<'a> {
     refused: &'a HashMap<MessageId, Fate>,
     rules: Rules,
     topics: BTreeMap<TopicId, Place>,
-    /// What it got of what was tried more than once, where that has no place in an order.
-    twice: HashSet<MessageId>,
+    /// All that it got, where the order across a `gap` is not known.
+    got: HashSet<MessageId>,
     /// Holes that a `gap` may still tell.
     holes: Vec<Hole>,
     report: &'a mut Report,
@@ -309,13 +309,11 @@ impl Reading<'_> {
     fn read(mut self) {
         if self.rules.forks.is_some() {
             let seen = self.client.connections.iter().flat_map(|connection| &connection.seen);
-            self.twice = seen
-                .filter_map(|seen| match seen {
-                    Seen::Message(id, _) => Some(*id),
-                    _ => None,
-                })
-                .filter(|id| self.is_repeated(*id))
-                .collect();
+            let message = |seen: &Seen| match seen {
+                Seen::Message(id, _) => Some(*id),
+                _ => None,
+            };
+            self.got = seen.filter_map(message).collect();
         }
         for (number, connection) in self.client.connections.iter().enumerate() {
             self.topics.values_mut().for_each(|place| place.last = None);
@@ -330,6 +328,11 @@ impl Reading<'_> {
         for topic in due {
             let end = self.logs.get(&topic).map_or(0, |log| log.messages.len());
             self.missing(number, topic, end, Duration::MAX);
+        }
+        if let (true, Some(late)) = (self.client.left, self.rules.forks) {
+            // It was gone before it had to be told.
+            let ended = self.client.connections.last().map_or(Duration::ZERO, |last| last.ended);
+            self.holes.retain(|hole| hole.at + late <= ended);
         }
         for Hole { connection, first, count, next, .. } in std::mem::take(&mut self.holes) {
             let client = self.client.name.clone();
@@ -398,7 +401,7 @@ impl Reading<'_> {
             let violation = Violation::Excepted { client: client(), message: id };
             return self.report.violations.push(violation);
         }
-        if self.twice.contains(&id) {
+        if self.rules.forks.is_some() && self.is_repeated(id) {
             return;
         }
         let last = self.topics.entry(id.topic).or_default().last;
@@ -436,7 +439,7 @@ impl Reading<'_> {
         };
         let (gap, told) = (place.gap, place.told);
         let missing = log.messages.get(from..position).unwrap_or_default();
-        let is_due = |m: &&&Published| !self.is_excepted(m) && !self.twice.contains(&m.id);
+        let is_due = |m: &&&Published| !self.is_excepted(m) && !self.got.contains(&m.id);
         let is_told = |m: &&&Published| told.is_some_and(|told| m.acknowledged <= told);
         let (covered, missing): (Vec<&&Published>, Vec<_>) =
             missing.iter().filter(is_due).partition(is_told);

@@ -375,3 +375,22 @@ fn a_gap_tells_of_all_that_was_published_before_it_came() {
     let seen = [gap_at(8), at(4, 8), at(7, 8), at(8, 9), at(10, 10)];
     assert_eq!(forked(&ten, &[&[at(1, 1), at(2, 2)], &seen]), [lost(1, 9, 1, Some(10))]);
 }
+
+#[test]
+fn what_came_after_a_gap_and_was_begun_before_is_not_lost() {
+    let five: Vec<_> = (1..=5).map(published).collect();
+    let seen = [at(1, 1), at(3, 2), gap_at(3), at(2, 3), at(4, 4), at(5, 5)];
+    assert_eq!(forked(&five, &[&seen]), []);
+}
+
+#[test]
+fn who_leaves_before_it_had_to_be_told_is_not_judged() {
+    let five: Vec<_> = (1..=5).map(published).collect();
+    let rules = Rules { no_gap: false, forks: Some(Duration::from_secs(5)) };
+    let mut left = client(&[&[at(1, 1), at(3, 3)]]);
+    left.left = true;
+    left.connections[0].ended = Duration::from_secs(7);
+    assert_eq!(verdict(&five, std::slice::from_ref(&left), rules).violations, []);
+    left.connections[0].ended = Duration::from_secs(8);
+    assert_eq!(verdict(&five, &[left], rules).violations, [lost(0, 2, 1, Some(3))]);
+}
