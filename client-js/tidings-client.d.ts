@@ -72,7 +72,7 @@ export interface JoinOptions {
 }
 
 export interface SendOptions {
-  /** How long the answer may take from when the message is sent, in milliseconds. */
+  /** How long the answer may take from when the message is sent, in milliseconds; on an event stream from when its POST begins. */
   timeoutMs?: number;
 }
 
@@ -141,6 +141,8 @@ export interface Client<Events extends object = Record<string, any>> extends Asy
   join(room: string, options?: JoinOptions): Promise<Message<ProtocolEvents["room:joined"]>>;
   /** Leaves a room. That is done too when the connection is lost before the answer. */
   leave(room: string): Promise<Message<ProtocolEvents["room:left"]>>;
+  /** Tries at once while it waits for the next attempt, whatever the server or a proxy said about when. */
+  reconnect(): Promise<void>;
   /** Ends the connection for good; what is waited for is rejected with `closed`. */
   close(): void;
 }

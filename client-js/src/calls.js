@@ -40,7 +40,7 @@ export function keepCalls(options) {
 
   /** The connection is gone: nobody knows what became of what was sent by it. */
   function lost() {
-    for (const id of [...open.keys()]) fail(id, "connection_lost");
+    for (const id of open.keys()) fail(id, "connection_lost");
   }
 
   /** There will be no connection any more. */
@@ -48,15 +48,16 @@ export function keepCalls(options) {
     for (const { reject } of queue.splice(0)) reject(error);
   }
 
-  function write(wire, call) {
+  async function write(wire, call) {
     open.set(call.id, call);
-    call.timer = setTimeout(() => fail(call.id, "timeout"), call.timeoutMs);
     call.onSent?.();
-    wire.send(call.text, call.id);
+    // On an event stream it waits for its turn, which is not the server's fault.
+    await wire.send(call.text, call.id);
+    if (open.has(call.id)) call.timer = setTimeout(() => fail(call.id, "timeout"), call.timeoutMs);
   }
 
   function fail(id, code) {
-    take(id)?.reject(new TidingsError(code, "no answer came"));
+    take(id)?.reject(new TidingsError(code));
   }
 
   function take(id) {

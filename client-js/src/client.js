@@ -6,10 +6,11 @@ import { startTab } from "./tab.js";
 
 /** What an application holds: its listeners and loops, before a connection of its own or one of all tabs. */
 export function connect(url = "/ws", options = {}) {
-  const { WebSocket, fetch, BroadcastChannel, navigator, location } = globalThis;
+  const { WebSocket, fetch, BroadcastChannel, document, navigator, location } = globalThis;
   const settings = { ...DEFAULTS, WebSocket, fetch: (...request) => fetch(...request) };
-  for (const name in options) if (options[name] !== undefined) settings[name] = options[name];
-  settings.url = new URL(url, location?.href);
+  for (const name in options) settings[name] = options[name] ?? settings[name];
+  // Neither a frame without an address of its own nor a worker from a blob has one that others can be relative to.
+  settings.url = new URL(url, document?.baseURI ?? location?.href.replace("blob:", ""));
   if (settings.url.pathname === "/") settings.url.pathname = "/ws";
 
   const listeners = new Map();
@@ -21,13 +22,16 @@ export function connect(url = "/ws", options = {}) {
     },
     on,
     room,
-    send: (type, payload, options) => ask("send", type, payload, options),
-    join: (name, options) => ask("join", name, options),
-    leave: (name) => ask("leave", name),
     close: () => connection.close(),
     [Symbol.asyncIterator]: loop,
   };
 
+  for (const what of ["send", "join", "leave", "reconnect"]) {
+    client[what] = async (...how) => {
+      if (client.state === "closed") throw new TidingsError("closed");
+      return connection[what](...how);
+    };
+  }
   const rooms = settings.rooms.map((name) => [name, settings]);
   // Browsers have locks on secure origins only; without them each tab has a connection of its own.
   const start = settings.shared && navigator?.locks && BroadcastChannel ? startTab : startEngine;
@@ -55,11 +59,6 @@ export function connect(url = "/ws", options = {}) {
     };
   }
 
-  async function ask(what, ...how) {
-    if (client.state === "closed") throw new TidingsError("closed", "the client is closed");
-    return connection[what](...how);
-  }
-
   async function* loop() {
     const loop = { ready: [], over: client.state === "closed" };
     loops.add(loop);
@@ -77,6 +76,7 @@ export function connect(url = "/ws", options = {}) {
 
   function emit(message) {
     const { type, payload } = message;
+    if (type === "cursor") return;
     if (type === "state") ({ state: client.state, transport: client.transport, clientId: client.clientId } = payload);
     for (const { listener } of [...(listeners.get(type) ?? [])]) {
       try {
@@ -93,7 +93,7 @@ export function connect(url = "/ws", options = {}) {
 
   function feed(loop, message) {
     loop.ready.push(message);
-    if (loop.ready.length > MOST_BEHIND) loop.error = new TidingsError("overflow", "the loop does not keep up");
+    if (loop.ready.length > MOST_BEHIND) loop.error = new TidingsError("overflow");
     loop.over = loop.error || client.state === "closed";
     if (loop.error) loops.delete(loop);
     loop.wake?.();

@@ -10,6 +10,7 @@ import {
   MOST_BLOCKED,
   PONG_MS,
   RENEW_AGAIN_MS,
+  URL_CHARACTERS,
 } from "./limits.js";
 import { FINAL, NEW_TOKEN, leftRoom, roomOf } from "./protocol.js";
 import { watchRepeats } from "./repeats.js";
@@ -25,8 +26,7 @@ import { openStream } from "./stream.js";
  * `still` when that room is wanted.
  */
 export function startEngine(options, emit, from) {
-  let { cursor = options.cursor, previous } = from;
-  const { rooms: wished = [], repeats = watchRepeats() } = from;
+  let { cursor = options.cursor, previous, rooms: wished = [], repeats = watchRepeats() } = from;
   const calls = keepCalls(options);
   const rooms = new Rooms();
   const ended = new AbortController();
@@ -37,18 +37,18 @@ export function startEngine(options, emit, from) {
   /** A WebSocket that is tried beside an event stream, and when that is to be. */
   let beside;
   let upgradeAt;
-  /** WebSockets in a row that broke before they were open. */
+  /** WebSockets in a row that broke before they were open; without end once one broke beside a stream that was open. */
   let blocked = 0;
   /** Attempts since a connection held. */
   let failures = 0;
   let dialledAt;
   /** When the server wants us back, in ms from the end. */
   let advice;
-  /** The token that was refused, and how. */
+  /** The token that was refused, how, and whether that was since the last connection the second one. */
   let refusal;
 
   for (const [name, { presence }] of wished) rooms.want(name, { presence, since: cursor });
-  for (const type of ["online", "offline", "pageshow", "visibilitychange"]) {
+  for (const type of "online offline pageshow visibilitychange".split(" ")) {
     globalThis.addEventListener?.(type, () => onWoken(type), { signal: ended.signal });
   }
   dial();
@@ -65,6 +65,7 @@ export function startEngine(options, emit, from) {
     join,
     want,
     leave,
+    reconnect,
     close: () => end(1000, "closed"),
   };
 
@@ -89,7 +90,7 @@ export function startEngine(options, emit, from) {
   }
 
   async function leave(name) {
-    rooms.drop(name, new TidingsError("left", "left while joining"));
+    rooms.drop(name, new TidingsError("left"));
     try {
       if (openWire()) return await send("leave:room", { roomId: name });
     } catch (error) {
@@ -101,13 +102,20 @@ export function startEngine(options, emit, from) {
 
   // Attempts
 
+  /** Waits no longer. */
+  async function reconnect() {
+    if (status.state !== "waiting") return;
+    current.close();
+    dial();
+  }
+
   async function dial(isBeside) {
     const { transport, WebSocket, retryWebSocketMs } = options;
     const fits = WebSocket && blocked < MOST_BLOCKED ? "websocket" : "sse";
     const kind = isBeside ? "websocket" : transport ?? fits;
-    const link = { kind, cursor, heard: 0, asked: 0, timers: [], stop() {} };
+    const link = { kind, cursor, heard: 0, asked: 0, timers: [] };
     link.close = () => {
-      link.stop();
+      link.stop?.();
       link.timers.forEach((stop) => stop());
       link.wire?.close();
     };
@@ -121,15 +129,19 @@ export function startEngine(options, emit, from) {
     }
     const wanted = () => link === current || link === beside;
     if (!wanted()) return;
-    link.stop = at(now() + CONNECT_MS, () => onLost(link, 1006, "no answer"));
+    link.stop = at(now() + CONNECT_MS, () => onLost(link, 1006));
     try {
       link.token = await getToken();
       if (!wanted()) return;
-      const { token, code, reason } = refusal ?? {};
-      if (code && token === link.token) return end(code, reason);
+      const { token, code, reason, again } = refusal ?? {};
+      // A function that gives none has renewed a cookie, which is tried once.
+      if (code && token === link.token && (token || again)) return end(code, reason);
       const open = kind === "sse" ? openStream : openSocket;
       link.wire = open(addressOf(link), link, options, {
-        heard: () => Object.assign(link, { heard: now(), asked: 0 }),
+        heard() {
+          link.heard = now();
+          link.asked = 0;
+        },
         message: (message) => onMessage(link, message),
         lost: (code, reason, after) => onLost(link, code, reason, after),
       });
@@ -140,7 +152,7 @@ export function startEngine(options, emit, from) {
 
   async function getToken() {
     const { token } = options;
-    return (typeof token === "function" ? await token() : token) ?? undefined;
+    return (typeof token === "function" ? await token() : token) || undefined;
   }
 
   function addressOf(link) {
@@ -149,15 +161,10 @@ export function startEngine(options, emit, from) {
     const url = new URL(stream ? events : base, base);
     url.search ||= base.search;
     url.protocol = stream ? url.protocol.replace("ws", "http") : url.protocol.replace("http", "ws");
-    const { names, presence } = rooms.named(link.cursor);
-    const query = {
-      envelope: stream && "1",
-      token: !stream && link.token,
-      cursor: link.cursor,
-      previous,
-      presence: presence && "1",
-    };
+    const query = { envelope: stream && "1", token: !stream && link.token, cursor: link.cursor, previous };
     for (const name in query) if (query[name]) url.searchParams.set(name, query[name]);
+    const { names, presence } = rooms.named(link.cursor, URL_CHARACTERS - url.href.length);
+    if (presence) url.searchParams.set("presence", "1");
     for (const name of names) url.searchParams.append("room", name);
     link.named = names;
     return url.href;
@@ -171,9 +178,11 @@ export function startEngine(options, emit, from) {
 
   function onMessage(link, message) {
     if (link === beside) return hold(link, message);
+    // What a link that was given up still says is late.
+    if (link !== current) return;
     const { type, payload, id } = message;
     if (type === "connected") onConnected(link, payload);
-    if (link !== current || repeats.has(message)) return;
+    if (repeats.has(message)) return;
     if (message.cursor) cursor = message.cursor;
     calls.answer(message);
     const answers = id !== undefined;
@@ -195,20 +204,25 @@ export function startEngine(options, emit, from) {
   }
 
   function onConnected(link, { clientId, heartbeatMs }) {
-    Object.assign(link, { openedAt: now(), heartbeat: heartbeatMs || HEARTBEAT_MS, clientId });
+    link.openedAt = now();
+    link.heartbeat = heartbeatMs || HEARTBEAT_MS;
+    link.clientId = clientId;
     previous = clientId;
     advice = refusal = undefined;
     repeats.connected();
     watch(link);
+    // What broke before may have been an outage: that WebSockets do not get through is proven beside a stream that does.
+    if (blocked < Infinity) upgradeAt = now() + soon();
     upgradeLater();
     become({ state: "open", transport: link.kind, clientId });
   }
 
   /** The attempt or the connection is over. `after`: when the server wants us back, in ms. */
-  function onLost(link, code, reason = "", after = advice) {
+  function onLost(link, code, reason = "no answer", after = advice) {
     if (link === beside) {
       link.close();
       beside = undefined;
+      blocked = Infinity;
       if (link.held) flush();
       return upgradeLater();
     }
@@ -219,10 +233,10 @@ export function startEngine(options, emit, from) {
     // A close frame proves that WebSockets get through. When an event stream does not either, it is not their fault.
     if (link.kind === "websocket") blocked = link.openedAt || code !== 1006 ? 0 : blocked + 1;
     else if (!link.openedAt) blocked = 0;
-    if (FINAL.has(code)) return end(code, reason);
-    if (NEW_TOKEN.has(code)) {
+    if (FINAL.includes(code)) return end(code, reason);
+    if (NEW_TOKEN.includes(code)) {
       if (typeof options.token !== "function") return end(code, reason);
-      refusal = { token: link.token, code, reason };
+      refusal = { token: link.token, code, reason, again: refusal };
     }
     const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** failures++);
     const retryInMs = after ?? Math.round(Math.random() * longest);
@@ -237,11 +251,11 @@ export function startEngine(options, emit, from) {
     const { state, advised } = status;
     if (state === "open" && !current.asked) ping(current);
     if (state !== "waiting" || advised || globalThis.navigator?.onLine === false) return;
-    current.close();
     // It may have tried a moment ago.
     const soonest = dialledAt + FIRST_WAIT_MS;
-    if (now() < soonest) waitUntil(Math.min(current.due, soonest));
-    else dial();
+    if (now() >= soonest) return reconnect();
+    current.close();
+    waitUntil(Math.min(current.due, soonest));
   }
 
   function become(next) {
@@ -291,8 +305,7 @@ export function startEngine(options, emit, from) {
     const still = () => link === current && room === rooms.get(room.name);
     if (!still()) return;
     const { told, again } = rooms.refused(room, new TidingsError(code, message));
-    const pause = FIRST_WAIT_MS * (1 + 4 * Math.random());
-    if (again) later(link, pause, () => still() && !room.inside && askToJoin(room));
+    if (again) later(link, soon(), () => still() && !room.inside && askToJoin(room));
     if (!told) emit({ type: "error", payload: { code, message, roomId: room.name } }, { everyone: !room.own });
   }
 
@@ -303,7 +316,7 @@ export function startEngine(options, emit, from) {
     if (typeof options.token !== "function") return;
     try {
       const token = await getToken();
-      if (link !== current) return;
+      if (link !== current || !token) return;
       if (token === link.token) throw token;
       await send("token:renew", { token });
       link.token = token;
@@ -317,7 +330,7 @@ export function startEngine(options, emit, from) {
     link.stop();
     const due = link.asked ? link.asked + PONG_MS : link.heard + link.heartbeat;
     if (now() < due) link.stop = at(due, () => watch(link));
-    else if (link.asked) onLost(link, 1006, "silent");
+    else if (link.asked) onLost(link, 1006);
     else ping(link);
   }
 
@@ -347,6 +360,11 @@ export function startEngine(options, emit, from) {
     leaveLink();
     current = link;
     for (const message of link.held) onMessage(link, message);
+  }
+
+  /** 1 to 5 s, not the same for all clients. */
+  function soon() {
+    return FIRST_WAIT_MS * (1 + 4 * Math.random());
   }
 
   /** Unless the link is another by then. */

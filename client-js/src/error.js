@@ -7,4 +7,4 @@ export class TidingsError extends Error {
   }
 }
 
-export const queueFull = () => new TidingsError("queue_full", "too many wait for a connection");
+export const queueFull = () => new TidingsError("queue_full");

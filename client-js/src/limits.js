@@ -15,12 +15,14 @@ export const PONG_MS = 5_000;
 export const WAKE_MS = 5_000;
 /** The next call for a token, when one could not be renewed. */
 export const RENEW_AGAIN_MS = 5_000;
+/** The longest wait that an HTTP status can ask for: it may be a proxy's. */
+export const LONGEST_ADVICE_MS = 60_000;
 /** How long a POST may take: until it is over the next ones wait. */
 export const POST_MS = 8_000;
 /** So many WebSockets in a row that break before they are open, and an event stream is tried. */
 export const MOST_BLOCKED = 3;
-/** Proxies take at most 8 KiB of a request line; rooms beyond this are joined by messages. */
-export const URL_CHARACTERS = 4_000;
+/** Proxies take at most 8 KiB of a request line: rooms that would make the URL longer than this are joined by messages. */
+export const URL_CHARACTERS = 6_000;
 /** Messages among which a repeated one is found. */
 export const MOST_RECENT = 128;
 /** Events that a loop may be behind. */

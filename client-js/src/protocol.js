@@ -1,13 +1,13 @@
 // What the client knows of the wire protocol besides single types.
 
 /** After these close codes it does not come back. */
-export const FINAL = new Set([1000, 1002, 1003, 1007, 1009, 4002, 4009]);
+export const FINAL = [1000, 1002, 1003, 1007, 1009, 4002, 4009];
 
 /** After these it comes back with another token, or not at all. */
-export const NEW_TOKEN = new Set([1008, 4001]);
+export const NEW_TOKEN = [1008, 4001];
 
 /** A room that was refused with one of these is not tried again. */
-export const REFUSED = new Set(["forbidden", "invalid_message", "too_many_rooms"]);
+export const REFUSED = ["forbidden", "invalid_message", "too_many_rooms"];
 
 /** The close code for a stream that is refused with an HTTP status. */
 export const CLOSED_BY = { 401: 1008, 403: 1008, 429: 4009 };

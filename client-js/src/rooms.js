@@ -1,5 +1,4 @@
 import { TidingsError } from "./error.js";
-import { URL_CHARACTERS } from "./limits.js";
 import { REFUSED } from "./protocol.js";
 
 /**
@@ -18,12 +17,11 @@ export class Rooms extends Map {
     return { room, ask: !known || known.inside };
   }
 
-  /** The names for the URL: those whole up to `cursor`, with the same wish for presence, that fit in there. */
-  named(cursor) {
+  /** The names for the URL: those whole up to `cursor`, with the same wish for presence, that fit into so many characters. */
+  named(cursor, left) {
     const fitting = [...this.values()].filter(({ since }) => since === cursor);
     const presence = fitting[0]?.presence ?? false;
     const names = new Set();
-    let left = URL_CHARACTERS;
     for (const room of fitting) {
       left -= encodeURIComponent(room.name).length + "&room=".length;
       if (left >= 0 && room.presence === presence) names.add(room.name);
@@ -35,7 +33,8 @@ export class Rooms extends Map {
   joined(name, message) {
     const room = this.get(name) ?? { name, presence: false, own: false, waiting: [] };
     this.set(name, room);
-    Object.assign(room, { inside: true, since: undefined });
+    room.inside = true;
+    room.since = undefined;
     for (const { resolve } of room.waiting.splice(0)) resolve(message);
   }
 
@@ -43,13 +42,13 @@ export class Rooms extends Map {
   left(name, asked) {
     const room = this.get(name);
     if (room && asked) room.inside = false;
-    else this.drop(name, new TidingsError("left", "taken out while joining"));
+    else this.drop(name, new TidingsError("left"));
   }
 
   /** The server refused what was asked. Answers whether somebody was told, and whether to try again. */
   refused(room, error) {
     const told = room.waiting.length > 0;
-    const again = !told && !room.inside && !REFUSED.has(error.code);
+    const again = !told && !room.inside && !REFUSED.includes(error.code);
     if (!again && !room.inside) this.delete(room.name);
     for (const { reject } of room.waiting.splice(0)) reject(error);
     return { told, again };
@@ -69,11 +68,12 @@ export class Rooms extends Map {
   /** The connection is gone, on which everything up to `cursor` came. */
   lost(cursor) {
     for (const room of this.values()) {
-      if (room.inside) Object.assign(room, { inside: false, since: cursor });
+      if (room.inside) room.since = cursor;
+      room.inside = false;
     }
   }
 
   end(error) {
-    for (const name of [...this.keys()]) this.drop(name, error);
+    for (const name of this.keys()) this.drop(name, error);
   }
 }

@@ -3,7 +3,11 @@ export function openSocket(url, link, { WebSocket }, { heard, message, lost }) {
   const socket = new WebSocket(url);
   socket.onmessage = ({ data }) => {
     heard();
-    message(JSON.parse(data));
+    try {
+      message(JSON.parse(data));
+    } catch (error) {
+      lost(1006, error.message);
+    }
   };
   // `close` follows and says more.
   socket.onerror = () => {};

@@ -1,4 +1,4 @@
-import { POST_MS } from "./limits.js";
+import { LONGEST_ADVICE_MS, POST_MS } from "./limits.js";
 import { CLOSED_BY, REFUSED_BY } from "./protocol.js";
 
 /**
@@ -19,7 +19,7 @@ export function openStream(url, link, { fetch }, { heard, message, lost }) {
   const read = async () => {
     const answer = await request(url);
     if (!answer.ok) {
-      const after = answer.headers.get("Retry-After") * 1_000 || undefined;
+      const after = Math.min(answer.headers.get("Retry-After") * 1_000, LONGEST_ADVICE_MS) || undefined;
       return lost(CLOSED_BY[answer.status] ?? 1006, `HTTP ${answer.status}`, after);
     }
     let end = { code: 1006, reason: "" };
@@ -32,9 +32,11 @@ export function openStream(url, link, { fetch }, { heard, message, lost }) {
       text = events.pop();
       for (const event of events) {
         const lines = event.split("\n");
-        const data = lines.filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("\n");
-        if (lines.includes("event: close")) end = JSON.parse(data).payload;
-        else if (data) message(JSON.parse(data));
+        const field = (name) => lines.filter((line) => line.startsWith(name)).map((line) => line.slice(name.length)).join("\n");
+        const data = field("data: ");
+        const read = data ? JSON.parse(data) : { type: "cursor", cursor: field("id: ") };
+        if (read.type === "close") end = read.payload;
+        else if (data || read.cursor) message(read);
       }
     }
   };
@@ -45,24 +47,23 @@ export function openStream(url, link, { fetch }, { heard, message, lost }) {
     const address = new URL(url);
     address.pathname += `/${link.clientId}`;
     address.search = "";
-    const overdue = new AbortController();
-    const timer = setTimeout(() => overdue.abort(), POST_MS);
     try {
-      const { status } = await request(address.href, { method: "POST", body, signal: overdue.signal });
-      if (status === 404) lost(1006, "unknown stream");
+      const { status } = await request(address.href, { method: "POST", body, signal: AbortSignal.timeout(POST_MS) });
+      if (status === 404) lost(1006);
       else if (status !== 202 && id) failed(REFUSED_BY[status] ?? "unavailable", `HTTP ${status}`);
     } catch (error) {
       if (id) failed("connection_lost", error.message);
     }
-    clearTimeout(timer);
   };
 
   read().catch((error) => lost(1006, error.message));
-  // One after the other, so that they arrive in order.
+  // One after the other, so that they arrive in order. `send` returns when its turn comes.
   let last = Promise.resolve();
   return {
     send: (body, id) => {
-      last = last.then(() => post(body, id));
+      const turn = last;
+      last = turn.then(() => post(body, id));
+      return turn;
     },
     close: () => ended.abort(),
   };

@@ -18,7 +18,8 @@ import { watchRepeats } from "./repeats.js";
  */
 export function startTab(options, emit, { rooms: wished }) {
   const id = crypto.randomUUID();
-  const name = `tidings ${options.url} ${options.shared}`;
+  // The build puts its own number in: tabs of another build have a connection of their own.
+  const name = `BUILD ${options.url} ${options.shared}`;
   const closed = new AbortController();
   const { signal } = closed;
   const repeats = watchRepeats();
@@ -50,7 +51,6 @@ export function startTab(options, emit, { rooms: wished }) {
     standInLine();
   }).catch(leadAlone);
   const timer = setInterval(check, CHECK_MS);
-  signal.addEventListener("abort", () => clearInterval(timer));
   globalThis.addEventListener?.("visibilitychange", check, { signal });
 
   return {
@@ -60,6 +60,7 @@ export function startTab(options, emit, { rooms: wished }) {
     send: (...args) => ask("send", args),
     join,
     leave,
+    reconnect: () => ask("reconnect", []),
     close: () => end({ state: "closed", code: 1000, reason: "closed" }),
   };
 
@@ -85,8 +86,10 @@ export function startTab(options, emit, { rooms: wished }) {
     return left;
   }
 
-  function ask(op, args) {
+  /** What is asked for goes as text: a channel takes less than JSON does. */
+  function ask(op, [a, b, c]) {
     return new Promise((resolve, reject) => {
+      const args = JSON.stringify({ a, b, c });
       const call = ++lastCall;
       calls.set(call, { op, args, resolve, reject });
       if (leader) askLeader(call);
@@ -102,10 +105,10 @@ export function startTab(options, emit, { rooms: wished }) {
     if (signal.aborted) return;
     stop();
     closed.abort();
+    clearInterval(timer);
     channel.close();
     emit({ type: "state", payload: status });
-    const error = new TidingsError("closed", `${status.code} ${status.reason}`);
-    for (const { reject } of calls.values()) reject(error);
+    for (const { reject } of calls.values()) reject(new TidingsError("closed", `${status.code} ${status.reason}`));
   }
 
   // Who leads
@@ -207,8 +210,8 @@ export function startTab(options, emit, { rooms: wished }) {
     const unsure = stolen && leader;
     leader = leadership;
     tell({ to: leader, from: id, rooms: [...rooms], cursor });
-    for (const [call, { op, sent }] of [...calls]) {
-      if (sent || (unsure && op === "send")) settle({ call, error: ["connection_lost", "no answer came"] });
+    for (const [call, { op, sent }] of calls) {
+      if (sent || (unsure && op === "send")) settle({ call, error: ["connection_lost"] });
       else askLeader(call);
     }
   }
@@ -263,13 +266,14 @@ export function startTab(options, emit, { rooms: wished }) {
   }
 
   /** Does what a tab asks for. */
-  function serve({ from, call, op, args: [what, ...more] }) {
+  function serve({ from, call, op, args }) {
     const leadership = leads;
+    const { a, b, c } = JSON.parse(args);
     const reply = (result) => leadership === leads && tell({ to: from, call, ...result });
-    const sent = () => reply({ sent: true });
-    const done = op === "send" ? engine.send(what, ...more, sent)
-      : op === "join" ? joinFor(from, what, ...more)
-      : leaveFor(from, what);
+    const done = op === "send" ? engine.send(a, b, c, () => reply({ sent: true }))
+      : op === "join" ? joinFor(from, a, b)
+      : op === "leave" ? leaveFor(from, a)
+      : engine.reconnect();
     done.then((answer) => reply({ answer }), ({ code, message }) => reply({ error: [code, message] }));
   }
 

@@ -83,7 +83,7 @@ test("a network that swallows everything is noticed by the heartbeat", OPTIONS, 
   await ann.opened();
   proxy.dead = true;
   const waiting = await until("waiting", async () => (await ann.states()).find(({ state }) => state === "waiting"));
-  assert.equal(waiting.reason, "silent");
+  assert.equal(waiting.reason, "no answer");
   proxy.dead = false;
   proxy.cut();
   await ann.opened();

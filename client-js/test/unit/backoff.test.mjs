@@ -145,3 +145,35 @@ test("what is late from an older socket is ignored", async (t) => {
   assert.equal(events.length, seen);
   assert.equal(attempts(), 2);
 });
+
+test("`reconnect` waits no longer, also where the server gave advice", async (t) => {
+  const { client, states } = await start(t);
+  const socket = await FakeSocket.last.open();
+  await socket.says({ type: "server:draining", payload: { reconnectAfterMs: 3_600_000 } });
+  await socket.ends(1012);
+  assert.equal(states.at(-1).retryInMs, 3_600_000);
+  await client.reconnect();
+  assert.equal(FakeSocket.all.length, 2);
+  await FakeSocket.last.open();
+  await client.reconnect();
+  assert.equal(FakeSocket.all.length, 2, "it is open");
+  assert.equal(client.state, "open");
+});
+
+test("what a connection that was given up says late changes nothing", async (t) => {
+  const { client, states } = await start(t);
+  const late = FakeSocket.last;
+  await pass(15_000);
+  assert.equal(states.at(-1).state, "waiting");
+  const before = states.length;
+  await late.open({ clientId: "late" });
+  assert.equal(states.length, before);
+  assert.notEqual(client.clientId, "late");
+});
+
+test("what comes after `close` harms nobody", async (t) => {
+  const { client } = await start(t);
+  client.close();
+  await FakeSocket.last.open();
+  assert.equal(client.state, "closed");
+});

@@ -217,3 +217,39 @@ for (const [count, error] of [[10_000, undefined], [10_001, "overflow"]]) {
     }
   });
 }
+
+test("a cursor alone moves the cursor, and nobody hears of it", async (t) => {
+  const { client } = await start(t);
+  const heard = [];
+  client.on("cursor", (payload) => heard.push(payload));
+  const socket = await FakeSocket.last.open({ cursor: "1" });
+  await socket.says({ type: "cursor", cursor: "2" });
+  assert.equal(client.cursor, "2");
+  assert.deepEqual(heard, []);
+});
+
+test("what is no JSON ends the connection, which comes back", async (t) => {
+  const { states } = await start(t);
+  const socket = await FakeSocket.last.open();
+  socket.onmessage({ data: "<html>" });
+  await settle();
+  assert.deepEqual([states.at(-1).state, states.at(-1).code], ["waiting", 1006]);
+  assert.equal(socket.closedWith, 1000);
+  await pass(states.at(-1).retryInMs);
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+for (const [where, globals, address] of [
+  ["a worker from a blob", { location: new URL("blob:https://example.org/0f8b") }, "wss://example.org/ws"],
+  ["a frame without an address", { location: new URL("about:srcdoc"), document: { baseURI: "https://example.org/a/" } }, "wss://example.org/ws"],
+]) {
+  test(`in ${where} a path is relative to its page`, async (t) => {
+    for (const name in globals) {
+      const was = Object.getOwnPropertyDescriptor(globalThis, name);
+      Object.defineProperty(globalThis, name, { value: globals[name], configurable: true, writable: true });
+      t.after(() => (was ? Object.defineProperty(globalThis, name, was) : delete globalThis[name]));
+    }
+    await start(t, {}, { url: "/ws" });
+    assert.equal(FakeSocket.last.url.href, address);
+  });
+}

@@ -17,6 +17,16 @@ async function blocked(t, options) {
   return { net, ...started };
 }
 
+/** A stream beside which a WebSocket broke as well, 3 s after it was open: the network takes none. */
+async function proven(t, options) {
+  const started = await blocked(t, options);
+  await started.net.last().open();
+  await pass(3_000);
+  assert.equal(FakeSocket.all.length, 4);
+  await FakeSocket.last.ends();
+  return started;
+}
+
 test("after 3 failures before open it is an event stream", async (t) => {
   const { net, client, states } = await blocked(t);
   await net.last().open();
@@ -74,17 +84,16 @@ test("a stream that was open is followed by a stream", async (t) => {
 });
 
 test("5 minutes after the last one a WebSocket is tried beside the stream, and takes over", async (t) => {
-  const { net, client, events, states } = await blocked(t, { rooms: ["r1"] });
-  await net.last().open();
+  const { net, client, events, states } = await proven(t, { rooms: ["r1"] });
   await net.last().says({ type: "chat", room: "r1", cursor: "1", payload: "a" });
   for (let beat = 0; beat < 11; beat += 1) {
     await pass(25_000);
     await net.last().text(": ping\n\n");
   }
-  await pass(22_900);
-  assert.equal(FakeSocket.all.length, 3);
-  await pass(100);
+  await pass(24_900);
   assert.equal(FakeSocket.all.length, 4);
+  await pass(100);
+  assert.equal(FakeSocket.all.length, 5);
   const socket = FakeSocket.last;
   assert.equal(socket.query.get("cursor"), "1");
   assert.equal(client.transport, "sse");
@@ -102,7 +111,7 @@ test("a WebSocket that fails beside the stream changes nothing, and is tried aga
   const { net, client, states } = await blocked(t, { retryWebSocketMs: 10_000 });
   await net.last().open();
   const before = states.length;
-  await pass(8_000);
+  await pass(3_000);
   await FakeSocket.last.ends();
   assert.equal(client.state, "open");
   assert.equal(states.length, before);
@@ -115,9 +124,9 @@ test("a WebSocket that fails beside the stream changes nothing, and is tried aga
 for (const [random, after] of [[0, 7_500], [0.999999, 12_500]]) {
   test(`not all come at once: chance ${random} tries a WebSocket after ${after} ms`, async (t) => {
     const { net, chance } = await blocked(t, { retryWebSocketMs: 10_000 });
-    await net.last().open();
     chance.mock.mockImplementation(() => random);
-    await pass(8_000);
+    await net.last().open();
+    await pass(random ? 5_000 : 1_000);
     const before = FakeSocket.all.length;
     await FakeSocket.last.ends();
     await pass(after - 1);
@@ -128,9 +137,9 @@ for (const [random, after] of [[0, 7_500], [0.999999, 12_500]]) {
 }
 
 test("streams that are cut all the time put a WebSocket off no longer", async (t) => {
-  const { net, client } = await blocked(t);
+  const { net, client } = await proven(t);
   for (let minute = 1; minute <= 5; minute += 1) {
-    await net.last().open();
+    if (minute > 1) await net.last().open();
     await pass(25_000);
     await net.last().text(": ping\n\n");
     await pass(25_000);
@@ -140,17 +149,30 @@ test("streams that are cut all the time put a WebSocket off no longer", async (t
   }
   await net.last().open();
   await pass(1);
-  assert.equal(FakeSocket.all.length, 4);
+  assert.equal(FakeSocket.all.length, 5);
   await FakeSocket.last.open();
   assert.equal(client.transport, "websocket");
 });
+
+for (const [random, after] of [[0, 1_000], [0.999999, 5_000]]) {
+  test(`after an outage it is back on a WebSocket within seconds: chance ${random} tries one after ${after} ms`, async (t) => {
+    const { net, client, chance } = await blocked(t);
+    chance.mock.mockImplementation(() => random);
+    await net.last().open();
+    await pass(after - 1);
+    assert.equal(FakeSocket.all.length, 3);
+    await pass(1);
+    await FakeSocket.last.open();
+    assert.equal(client.transport, "websocket");
+  });
+}
 
 /** A stream with a call on its way, and a WebSocket that is ready to take over. */
 async function ready(t, options) {
   const started = await blocked(t, { retryWebSocketMs: 10_000, ...options });
   const { net, client } = started;
   await net.last().open();
-  await pass(7_000);
+  await pass(2_000);
   const first = client.send("first");
   await pass(1_000);
   const socket = await FakeSocket.last.open({ cursor: "1" });

@@ -99,11 +99,14 @@ test("rooms without presence are not named beside those with it", async (t) => {
   assert.deepEqual(socket.of("join:room").map(({ payload }) => payload), [{ roomId: "seen", presence: true }]);
 });
 
-for (const [length, named] of [[994, 4], [995, 3]]) {
-  test(`4 names of ${length} characters: ${named} are in the URL, all are joined`, async (t) => {
-    // 4 × (994 + "&room=") is 4000 characters.
-    const names = [..."abcd"].map((letter) => letter.repeat(length));
-    await start(t, { rooms: names });
+for (const [length, named] of [[1, 4], [2, 3]]) {
+  test(`a URL takes 6,000 characters, its token and cursor too: ${named} of 4 rooms are in it, all are joined`, async (t) => {
+    // 3 × (1,000 + "&room=") and what remains for the last.
+    const names = [..."abc"].map((letter) => letter.repeat(1_000));
+    const rest = 6_000 - "wss://example.org/ws?token=&cursor=".length - 3 * 1_006 - 2_000 - "&room=".length;
+    names.push("d".repeat(rest - 1 + length));
+    await start(t, { rooms: names, token: "t".repeat(1_000), cursor: "c".repeat(1_000) });
+    assert.equal(FakeSocket.last.url.href.length <= 6_000, true);
     assert.deepEqual(rooms(FakeSocket.last), names.slice(0, named));
     const socket = await FakeSocket.last.open();
     assert.deepEqual(socket.of("join:room").map(({ payload }) => payload.roomId), names.slice(named));

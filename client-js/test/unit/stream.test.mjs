@@ -185,3 +185,40 @@ test("where there is no WebSocket it is a stream from the beginning", async (t) 
   await net.last().open();
   assert.equal(client.transport, "sse");
 });
+
+test("an id alone moves the cursor, and nobody hears of it", async (t) => {
+  const { net, client, events } = await startStream(t);
+  await net.last().open();
+  const before = events.length;
+  await net.last().text("id: c7\n\n");
+  assert.equal(client.cursor, "c7");
+  assert.equal(events.length, before);
+});
+
+for (const [seconds, wait] of [[7, 7_000], [60, 60_000], [61, 60_000], [3_600, 60_000]]) {
+  test(`Retry-After: ${seconds} is a wait of ${wait} ms, since it may be a proxy's`, async (t) => {
+    const net = network();
+    net.status = 503;
+    net.headers = { "Retry-After": String(seconds) };
+    const { states } = await start(t, { transport: "sse", fetch: net.fetch });
+    assert.equal(states.at(-1).retryInMs, wait);
+  });
+}
+
+test("an answer is overdue only once its message is on its way", async (t) => {
+  const { net, client } = await startStream(t, { timeoutMs: 5_000 });
+  await net.last().open();
+  let go;
+  net.hold = new Promise((resolve) => (go = resolve));
+  const first = assert.rejects(client.send("first"), { code: "timeout" });
+  let settled;
+  const second = client.send("second").finally(() => (settled = true));
+  await pass(6_000);
+  await first;
+  assert.equal(settled, undefined);
+  go();
+  await settle();
+  await pass(4_900);
+  await net.last().says({ type: "ok", id: net.posts[1].message.id });
+  assert.equal((await second).type, "ok");
+});

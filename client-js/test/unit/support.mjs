@@ -84,6 +84,11 @@ export class FakeSocket {
 export async function start(t, options = {}, { random = 0.5, url = "https://example.org/ws" } = {}) {
   clock = t.mock.timers;
   clock.enable({ apis: ["setTimeout", "setInterval", "Date"], now: 1_700_000_000_000 });
+  t.mock.method(AbortSignal, "timeout", (ms) => {
+    const overdue = new AbortController();
+    setTimeout(() => overdue.abort(), ms);
+    return overdue.signal;
+  });
   const chance = t.mock.method(Math, "random", () => random);
   FakeSocket.all = [];
   const client = connect(url, { WebSocket: FakeSocket, fetch: refuse, ...options });

@@ -179,3 +179,38 @@ test("where locks are refused, as in a sandboxed frame, each tab connects by its
   tabs[0].client.close();
   assert.deepEqual(tabs.map(({ client }) => client.state), ["closed", "open"]);
 });
+
+test("a tab that does not lead sends what JSON takes, and no more waits for what it does not", async (t) => {
+  const { tabs, socket } = await tabsIn(t, [null, null]);
+  const reactive = new Proxy({ text: "hi" }, {});
+  const answer = tabs[1].client.send("quote", reactive);
+  await settle();
+  assert.deepEqual(socket.of("quote")[0].payload, { text: "hi" });
+  await socket.says({ type: "ok", id: socket.of("quote")[0].id });
+  await answer;
+  const loop = {};
+  loop.loop = loop;
+  for (const { client } of tabs) await assert.rejects(client.send("quote", loop), TypeError);
+  const bare = tabs[1].client.send("bare");
+  await settle();
+  assert.equal("payload" in socket.of("bare")[0], false);
+  await socket.says({ type: "ok", id: socket.of("bare")[0].id });
+  await bare;
+});
+
+test("a cursor alone is known to all tabs, and heard by no application", async (t) => {
+  const { tabs, socket } = await tabsIn(t, [null, null]);
+  const heard = [];
+  for (const { client } of tabs) client.on("cursor", (payload) => heard.push(payload));
+  await socket.says({ type: "cursor", cursor: "9" });
+  assert.deepEqual(tabs.map(({ client }) => client.cursor), ["9", "9"]);
+  assert.deepEqual(heard, []);
+});
+
+test("any tab may have the connection come back at once", async (t) => {
+  const { tabs, socket } = await tabsIn(t, [null, null]);
+  await socket.ends(1013);
+  const before = FakeSocket.all.length;
+  await tabs[1].client.reconnect();
+  assert.equal(FakeSocket.all.length, before + 1);
+});

@@ -185,3 +185,31 @@ test("without a function nothing is renewed", async (t) => {
   await pass(6_000);
   assert.equal(socket.sent.length, 0);
 });
+
+for (const none of [undefined, null, ""]) {
+  test(`a function that gives ${JSON.stringify(none) ?? none} has renewed a cookie, which is tried once for each call`, async (t) => {
+    const token = tokens(none);
+    const { states } = await start(t, { token });
+    for (let renewal = 1; renewal <= 3; renewal += 1) {
+      await FakeSocket.last.open();
+      await FakeSocket.last.ends(4001, "token expired");
+      await pass(states.at(-1).retryInMs);
+      assert.equal(FakeSocket.all.length, renewal + 1);
+    }
+    await FakeSocket.last.ends(1008, "Invalid token");
+    await pass(states.at(-1).retryInMs);
+    assert.equal(FakeSocket.all.length, 4, "what was just renewed is refused");
+    assert.deepEqual(states.at(-1), { state: "closed", code: 1008, reason: "Invalid token" });
+  });
+}
+
+test("who renews a cookie has nothing to tell on the connection", async (t) => {
+  const token = tokens(undefined);
+  await start(t, { token });
+  const socket = await FakeSocket.last.open();
+  await socket.says({ type: "token:expiring", payload: { expiresAt: 1 } });
+  assert.equal(token.asked, 2);
+  await pass(20_000);
+  assert.equal(token.asked, 2);
+  assert.deepEqual(socket.of("token:renew"), []);
+});

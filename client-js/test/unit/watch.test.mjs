@@ -47,7 +47,7 @@ for (const [after, state] of [[4_999, "open"], [5_000, "waiting"]]) {
     await pass(after);
     assert.equal(client.state, state);
     if (state === "open") return;
-    assert.equal(states.at(-1).reason, "silent");
+    assert.equal(states.at(-1).reason, "no answer");
     assert.equal(socket.closedWith, 1000, "and the dead socket is closed");
   });
 }
@@ -101,7 +101,7 @@ test("a clock that is set back while it is open does not make it deaf", async (t
   await pass(35_000);
   assert.equal(socket.of("ping").length, 1);
   await pass(10_000);
-  assert.equal(states.find(({ state }) => state === "waiting").reason, "silent");
+  assert.equal(states.find(({ state }) => state === "waiting").reason, "no answer");
 });
 
 /** Stands for a page: what is dispatched here, a browser dispatches on `window`, or it bubbles up to it. */
