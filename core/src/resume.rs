@@ -110,9 +110,9 @@ impl Resume {
     }
 
     /// The connection is in a topic that cannot be read now. When it missed what came after a mark, that is a gap.
-    pub fn pass_over(&mut self, topic: Topic, partition: u16, from: Option<Mark>) {
+    pub fn pass_over(&mut self, topic: &Topic, partition: u16, from: Option<Mark>) {
         self.put(topic.clone(), partition, from.unwrap_or(Mark::NOWHERE), false);
-        if let Some(pull) = self.topics.get_mut(&topic) {
+        if let Some(pull) = self.topics.get_mut(topic) {
             let hole = |before| Hole { reason: GapReason::Outage, before };
             pull.gap = from.map(hole);
             pull.passed_over = true;

@@ -2,6 +2,7 @@
 
 mod attach;
 mod attendance;
+mod attendant;
 mod barrier;
 mod builder;
 mod clock;
@@ -33,6 +34,7 @@ mod slot;
 mod spawn;
 mod types;
 mod up;
+mod welcome;
 mod wish;
 
 pub use builder::HubBuilder;

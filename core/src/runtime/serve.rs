@@ -21,11 +21,12 @@ use super::hub::{Hub, Inner};
 use super::inbox::ShardHandle;
 use super::mailbox::{Mailbox, judged};
 use super::observer::{Event, Observing, SlowBound};
-use super::operations::{Done, handle, join, leave, renew, welcome};
+use super::operations::{Done, handle, join, leave, renew};
 use super::outbox::{Flushed, Outbox};
 use super::replay::{Replaying, Step};
 use super::routed::{Receiver, framed};
 use super::types::ConnectOptions;
+use super::welcome::welcome;
 use crate::machines::ConnectionKey;
 use crate::session::{Effect, Input, Operation, Outcome, Session};
 use crate::{
