@@ -102,7 +102,7 @@ impl Scene {
     pub(crate) async fn serves_again(mut self) {
         in_time("every node to serve again", self.round_trips()).await;
         for node in &mut self.nodes {
-            until("the node to be ready", async || node.hub.is_ready()).await;
+            until("the node to be ready", async || has_all(&node.hub)).await;
             node.newcomer = Some(Client::in_rooms(&node.hub, rooms(self.rooms)).await);
         }
         self.goes_well().await;
@@ -220,10 +220,15 @@ impl Nodes {
         until("every node to say that the bus is away", async || self.0.iter().all(away)).await;
     }
 
-    /// Waits until every node is ready.
+    /// Waits until every node is ready, and has all of the bus.
     pub(crate) async fn say_ready(&self) {
-        until("every node to be ready", async || self.0.iter().all(Hub::is_ready)).await;
+        until("every node to be ready", async || self.0.iter().all(has_all)).await;
     }
+}
+
+/// Whether a node is ready, and no part of the bus is away.
+fn has_all(hub: &Hub) -> bool {
+    hub.is_ready() && hub.partitions_away().is_empty()
 }
 
 pub(crate) fn publication(of_room: u64, number: u64) -> Publication {
