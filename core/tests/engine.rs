@@ -14,8 +14,8 @@ use tidings_bus_memory::MemoryBus;
 use tidings_core::testing::{MemoryPipe, PipeClient, PipeReader, PipeWriter};
 use tidings_core::{
     AllowAll, Anonymous, AttachError, Bus, BusError, BusLink, CloseReason, ConnectOptions, Event,
-    Framing, History, Hub, Identity, Observer, Outgoing, Presence, Publication, Receipt, Topic,
-    Transport, TransportInfo, UserId,
+    Framing, History, Hub, Identity, Observer, Outgoing, Presence, Publication, Receipt, Scope,
+    Topic, Transport, TransportInfo, UserId,
 };
 
 use support::*;
@@ -31,7 +31,8 @@ async fn links(bus: &MemoryBus, topic: &Topic) -> Option<u32> {
 struct Fragile {
     bus: MemoryBus,
     partition: AtomicBool,
-    partitions: AtomicBool,
+    /// At which question about a user's topic from now on; 0 is none.
+    user: AtomicUsize,
 }
 
 #[async_trait]
@@ -41,12 +42,16 @@ impl Bus for Fragile {
     }
 
     fn partitions(&self) -> u16 {
-        assert!(!self.partitions.load(Ordering::Relaxed), "the test asked for it");
         1
     }
 
-    fn partition(&self, _: &Topic) -> u16 {
+    fn partition(&self, topic: &Topic) -> u16 {
         assert!(!self.partition.load(Ordering::Relaxed), "the test asked for it");
+        if matches!(topic.scope, Scope::User(_)) {
+            let less = |left: usize| left.checked_sub(1);
+            let left = self.user.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            assert_ne!(left, Ok(1), "the test asked for it");
+        }
         0
     }
 
@@ -117,13 +122,10 @@ async fn a_node_whose_dispatcher_panics_says_so() {
 #[tokio::test]
 async fn a_panic_while_a_client_is_taken_in_is_the_servers_fault_and_leaves_nothing() {
     let (bus, hub, panics) = fragile().await;
-    let (client, connected) = Client::connect_with(&hub, "u", ConnectOptions::default()).await;
-    let options = ConnectOptions {
-        cursor: connected["cursor"].as_str().map(str::to_owned),
-        ..ConnectOptions::default()
-    };
-    bus.partitions.store(true, Ordering::Relaxed);
-    let refused = attach_with(&hub, "v", options).await.expect_err("it panicked");
+    let client = Client::connect(&hub, "u").await;
+    // The first question is the dispatcher's, the second one that of the task that takes the client in and counts it.
+    bus.user.store(2, Ordering::Relaxed);
+    let refused = attach(&hub, "v").await.expect_err("it panicked");
     assert_eq!(refused.close_reason().code, 1011);
     assert_eq!(panics.0.load(Ordering::Relaxed), 1);
     let links = || async { links(&bus.bus, &user("v")).await };

@@ -1,6 +1,6 @@
-//! The cursor rules as a random model: two nodes with [`Positions`], clients with [`Resume`], lost links, lost
-//! messages, late answers, cuts, late joins and pages, trimming and flushes. Whatever happens, a client gets every message in
-//! order and once per connection, or a gap in its place.
+//! The cursor rules as a random model: two nodes with [`Positions`], clients with [`Resume`], lost links, late answers, cuts,
+//! late joins and pages, trimming and flushes. Whatever happens, a client gets every message in order and once per
+//! connection, or a gap in its place.
 
 mod client;
 mod log;
@@ -20,8 +20,6 @@ enum World {
     Whole,
     /// History is also trimmed, and flushed.
     Lossy,
-    /// As whole, but links that go on lose messages too, which no bus may do. Nobody comes back with a cursor.
-    Leaky,
 }
 
 /// What happens next. The numbers choose among what there is.
@@ -29,7 +27,6 @@ enum World {
 enum Op {
     Publish(usize),
     Deliver(usize),
-    Lose(usize),
     Die(usize),
     Connect(usize),
     Look(usize),
@@ -85,7 +82,6 @@ fn step(op: Op, log: &mut Log, nodes: &mut [Node; 2], clients: &mut [Client]) {
     match op {
         Op::Publish(topic) => log.publish(topic, nodes),
         Op::Deliver(node) => nodes[node].deliver(log),
-        Op::Lose(node) => nodes[node].lose(),
         Op::Die(node) => nodes[node].die(),
         Op::Connect(node) => nodes[node].connect(),
         Op::Look(node) => nodes[node].positions.look_at_all(),
@@ -109,18 +105,10 @@ fn step(op: Op, log: &mut Log, nodes: &mut [Node; 2], clients: &mut [Client]) {
 fn script(world: World) -> impl Strategy<Value = Vec<Op>> {
     let (node, client, few) = (0usize..2, 0usize..4, 1usize..4);
     let lossy = move |op| if world == World::Lossy { op } else { Op::Publish(0) };
-    let leaky = move |op| if world == World::Leaky { op } else { Op::Publish(0) };
-    // What is joined held is read from a cursor, which may have passed what a link lost.
-    let joins = move |client, which: usize| match world {
-        World::Leaky => Op::Join(client, which / 3 * 3),
-        _ => Op::Join(client, which),
-    };
-    let cuts = move |op| if world == World::Leaky { Op::Publish(1) } else { op };
     let op = prop_oneof![
         40 => (0..log::TOPICS).prop_map(Op::Publish),
         60 => node.clone().prop_map(Op::Deliver),
         4 => node.clone().prop_map(Op::Die),
-        6 => node.clone().prop_map(move |node| leaky(Op::Lose(node))),
         15 => node.clone().prop_map(Op::Connect),
         5 => node.clone().prop_map(Op::Look),
         15 => (node.clone(), 0usize..64).prop_map(|(node, which)| Op::Read(node, which)),
@@ -130,10 +118,10 @@ fn script(world: World) -> impl Strategy<Value = Vec<Op>> {
         4 => (0..log::TOPICS).prop_map(move |topic| lossy(Op::Trim(topic))),
         4 => Just(lossy(Op::Flush)),
         2 => Just(lossy(Op::Renew)),
-        5 => client.clone().prop_map(move |client| cuts(Op::Cut(client))),
-        12 => (client.clone(), few.clone()).prop_map(move |(client, few)| cuts(Op::Part(client, few))),
+        5 => client.clone().prop_map(Op::Cut),
+        12 => (client.clone(), few.clone()).prop_map(|(client, few)| Op::Part(client, few)),
         4 => client.clone().prop_map(move |client| lossy(Op::Garble(client))),
-        15 => (client.clone(), 0usize..15).prop_map(move |(client, which)| joins(client, which)),
+        15 => (client.clone(), 0usize..15).prop_map(|(client, which)| Op::Join(client, which)),
         4 => (client.clone(), 0usize..5).prop_map(|(client, which)| Op::Leave(client, which)),
         140 => (client.clone(), few.clone()).prop_map(|(client, few)| Op::GoOn(client, few)),
         30 => (client, few).prop_map(|(client, few)| Op::Receive(client, few)),
@@ -149,13 +137,6 @@ proptest! {
         partitions in 1u16..3, shards in 1usize..3, script in script(World::Whole),
     ) {
         run(World::Whole, partitions, shards, &script);
-    }
-
-    #[test]
-    fn what_a_link_loses_and_goes_on_is_read(
-        partitions in 1u16..3, shards in 1usize..3, script in script(World::Leaky),
-    ) {
-        run(World::Leaky, partitions, shards, &script);
     }
 
     #[test]

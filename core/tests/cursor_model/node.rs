@@ -75,10 +75,6 @@ impl Node {
         }
     }
 
-    pub(crate) fn lose(&mut self) {
-        self.link.pop_front();
-    }
-
     pub(crate) fn deliver(&mut self, log: &Log) {
         let Some(delivery) = self.link.pop_front() else { return };
         let (partition, mut steps) = (log.partition(&delivery.topic), Vec::new());
