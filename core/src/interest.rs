@@ -4,6 +4,9 @@
 //! way at a time, so a subscribe and an unsubscribe cannot overtake each other. It has no clock and
 //! does not talk to a bus: [`poll`](Interest::poll) says what to do, and the driver reports back.
 //!
+//! A batch may fail because of one of its topics. So after a failure batches are halved until something succeeds, and a
+//! topic that fails alone waits for its next turn beside the others, which go on.
+//!
 //! What it remembers is bounded by the topics that are wanted or may be delivered: each of them waits at most once, and
 //! without a link none does.
 
@@ -22,12 +25,14 @@ pub struct Interest {
     topics: HashMap<Topic, State>,
     /// Topics to subscribe, by their turns.
     subscribes: BTreeMap<u64, Topic>,
-    /// Topics to unsubscribe, by when they come due.
-    unsubscribes: BTreeSet<(Duration, Topic)>,
+    /// Topics to unsubscribe, and those that were refused alone, by when they come due.
+    later: BTreeSet<(Duration, Topic)>,
     next_turn: u64,
     in_flight: Option<Command>,
     is_up: bool,
     linger: Duration,
+    /// Most topics of a command while commands fail.
+    most: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,6 +41,8 @@ struct State {
     held: Held,
     /// When the last wish ended; an unsubscribe waits for `linger` after it.
     unwanted_since: Duration,
+    /// It was refused alone, and is not asked before then.
+    refused: Option<Duration>,
     place: Place,
 }
 
@@ -54,7 +61,7 @@ enum Place {
     #[default]
     None,
     Subscribe(u64),
-    Unsubscribe(Duration),
+    Later(Duration),
     /// In the command under way; what is next is decided when that ends.
     InFlight,
 }
@@ -111,7 +118,7 @@ impl Interest {
 
     /// How many topics wait for a command.
     pub fn queued(&self) -> usize {
-        self.subscribes.len() + self.unsubscribes.len()
+        self.subscribes.len() + self.later.len()
     }
 
     /// The next command, of at most `max` topics; `None` without a link, while one is under way or when nothing is to
@@ -120,26 +127,26 @@ impl Interest {
         if self.in_flight.is_some() {
             return None;
         }
+        let max = self.most.map_or(max, |most| most.min(max));
         let subscribe = self.take_subscribes(max);
-        let command = if subscribe.is_empty() {
-            let unsubscribe = self.take_unsubscribes(now, max);
-            (!unsubscribe.is_empty()).then_some(Command::Unsubscribe(unsubscribe))?
-        } else {
-            Command::Subscribe(subscribe)
+        let command = match subscribe.is_empty() {
+            true => self.take_due(now, max)?,
+            false => Command::Subscribe(subscribe),
         };
         self.mark(command.topics(), Held::Maybe, Place::InFlight);
         self.in_flight = Some(command.clone());
         Some(command)
     }
 
-    /// When [`poll`](Self::poll) may have an unsubscribe that it does not have yet.
+    /// When [`poll`](Self::poll) may have a command that it does not have yet.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.unsubscribes.first().map(|(due, _)| *due)
+        self.later.first().map(|(due, _)| *due)
     }
 
     /// The command under way succeeded.
     pub fn confirmed(&mut self) {
         let Some(command) = self.in_flight.take() else { return };
+        self.most = None;
         let held = match command {
             Command::Subscribe(_) => Held::Yes,
             Command::Unsubscribe(_) => Held::No,
@@ -149,10 +156,19 @@ impl Interest {
 
     /// The command under way failed and the link lives: the wishes stand and will be polled again.
     /// Its topics may be delivered or not: who wants them subscribes again, who does not unsubscribes.
-    pub fn failed(&mut self) {
-        if let Some(command) = self.in_flight.take() {
-            self.ended(&command, Held::Maybe);
+    /// The next commands are of half as many topics, until one succeeds. A subscribe that failed alone waits for a while.
+    pub fn failed(&mut self, now: Duration) {
+        let Some(command) = self.in_flight.take() else { return };
+        self.most = Some((command.topics().len() / 2).max(1));
+        if let [topic] = command.topics()
+            && let Some(state) = self.topics.get_mut(topic)
+        {
+            match command {
+                Command::Subscribe(_) => state.refused = Some(now + RETRY),
+                Command::Unsubscribe(_) => state.unwanted_since = now,
+            }
         }
+        self.ended(&command, Held::Maybe);
     }
 
     /// There is a link, and it has nothing yet: all that is wanted waits for it.
@@ -166,12 +182,14 @@ impl Interest {
 
     /// The link is gone, and with it everything that it had confirmed. The wishes stand.
     pub fn link_lost(&mut self) {
-        (self.is_up, self.in_flight) = (false, None);
+        self.is_up = false;
+        self.in_flight = None;
+        self.most = None;
         self.subscribes.clear();
-        self.unsubscribes.clear();
+        self.later.clear();
         self.topics.retain(|_, state| state.wanted);
         for state in self.topics.values_mut() {
-            (state.held, state.place) = (Held::No, Place::None);
+            *state = State { wanted: true, ..State::default() };
         }
     }
 
@@ -180,12 +198,20 @@ impl Interest {
         next.take(max).map(|(_, topic)| topic).collect()
     }
 
-    fn take_unsubscribes(&mut self, now: Duration, max: usize) -> Vec<Topic> {
-        let next = std::iter::from_fn(|| {
-            let is_due = self.unsubscribes.first().is_some_and(|(due, _)| *due <= now);
-            is_due.then(|| self.unsubscribes.pop_first()).flatten()
-        });
-        next.take(max).map(|(_, topic)| topic).collect()
+    /// What has waited until it came due. A topic that was refused alone is asked for alone again.
+    fn take_due(&mut self, now: Duration, max: usize) -> Option<Command> {
+        let is_wanted = |topic: &&Topic| self.topics.get(*topic).is_some_and(|state| state.wanted);
+        let due = self.later.iter().take_while(|(due, _)| *due <= now).map(|(_, topic)| topic);
+        let mut due = due.peekable();
+        let command = match due.next_if(is_wanted) {
+            Some(refused) => Command::Subscribe(vec![refused.clone()]),
+            None => {
+                let leave = due.take_while(|topic| !is_wanted(topic)).take(max).cloned().collect();
+                Command::Unsubscribe(leave)
+            }
+        };
+        command.topics().iter().for_each(|_| drop(self.later.pop_first()));
+        (!command.topics().is_empty()).then_some(command)
     }
 
     fn ended(&mut self, command: &Command, held: Held) {
@@ -199,6 +225,7 @@ impl Interest {
         for topic in topics {
             if let Some(state) = self.topics.get_mut(topic) {
                 (state.held, state.place) = (held, place);
+                state.refused = state.refused.filter(|_| held != Held::Yes);
             }
         }
     }
@@ -208,7 +235,7 @@ impl Interest {
         let Some(state) = self.topics.get_mut(topic) else { return };
         match state.place {
             Place::Subscribe(turn) => drop(self.subscribes.remove(&turn)),
-            Place::Unsubscribe(due) => drop(self.unsubscribes.remove(&(due, topic.clone()))),
+            Place::Later(due) => drop(self.later.remove(&(due, topic.clone()))),
             Place::None | Place::InFlight => {}
         }
         state.place = match (state.wanted, state.held) {
@@ -218,15 +245,16 @@ impl Interest {
             }
             _ if !self.is_up => Place::None,
             (true, Held::Yes) => Place::None,
-            (true, Held::No | Held::Maybe) => {
+            (true, _) if state.refused.is_none() => {
                 self.next_turn += 1;
                 self.subscribes.insert(self.next_turn, topic.clone());
                 Place::Subscribe(self.next_turn)
             }
-            (false, Held::Maybe | Held::Yes) => {
-                let due = state.unwanted_since + self.linger;
-                self.unsubscribes.insert((due, topic.clone()));
-                Place::Unsubscribe(due)
+            (wanted, _) => {
+                let lingered = state.unwanted_since + self.linger;
+                let due = state.refused.filter(|_| wanted).unwrap_or(lingered);
+                self.later.insert((due, topic.clone()));
+                Place::Later(due)
             }
         };
     }
@@ -239,3 +267,6 @@ impl Command {
         topics
     }
 }
+
+/// How long a subscribe that was refused alone waits.
+const RETRY: Duration = Duration::from_secs(5);

@@ -22,10 +22,14 @@ enum Op {
     Poll {
         max: usize,
     },
-    Confirm,
+    Answer,
     /// The command fails, and yet the link did it for the topics whose bit is set.
     Fail {
         done: u8,
+    },
+    /// From now on the bus refuses each subscribe that names a topic whose bit is set.
+    Refuse {
+        topics: u8,
     },
     LoseLink,
     FindLink,
@@ -36,8 +40,9 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0..5_usize, any::<bool>()).prop_map(|(topic, wanted)| Op::Wish { topic, wanted }),
         2 => (0..80_u64).prop_map(|millis| Op::Wait { millis }),
         5 => (1..4_usize).prop_map(|max| Op::Poll { max }),
-        4 => Just(Op::Confirm),
+        4 => Just(Op::Answer),
         2 => any::<u8>().prop_map(|done| Op::Fail { done }),
+        2 => (0..32_u8).prop_map(|topics| Op::Refuse { topics }),
         1 => Just(Op::LoseLink),
         3 => Just(Op::FindLink),
     ]
@@ -58,6 +63,7 @@ struct World {
     /// What the link was asked for, unless it was given up since.
     asked: BTreeSet<Topic>,
     under_way: Option<Command>,
+    refused: BTreeSet<Topic>,
     wanted: BTreeSet<Topic>,
     unwanted_since: BTreeMap<Topic, Duration>,
 }
@@ -72,6 +78,7 @@ impl World {
             link: BTreeSet::new(),
             asked: BTreeSet::new(),
             under_way: None,
+            refused: BTreeSet::new(),
             wanted: BTreeSet::new(),
             unwanted_since: BTreeMap::new(),
         }
@@ -84,12 +91,15 @@ impl World {
             Op::Poll { max } => {
                 self.poll(max);
             }
-            Op::Confirm => self.confirm(),
+            Op::Answer => self.answer(),
             Op::Fail { done } => {
                 if let Some(command) = self.under_way.take() {
                     self.obey(&command, done);
-                    self.interest.failed();
+                    self.interest.failed(self.now);
                 }
+            }
+            Op::Refuse { topics } => {
+                self.refused = (0..5).filter(|n| topics >> n & 1 == 1).map(topic).collect();
             }
             Op::LoseLink => {
                 (self.is_up, self.under_way) = (false, None);
@@ -138,8 +148,14 @@ impl World {
         true
     }
 
-    fn confirm(&mut self) {
+    /// The link answers: it does all of the command, or refuses it.
+    fn answer(&mut self) {
         if let Some(command) = self.under_way.take() {
+            if let Command::Subscribe(topics) = &command
+                && topics.iter().any(|topic| self.refused.contains(topic))
+            {
+                return self.interest.failed(self.now);
+            }
             self.obey(&command, u8::MAX);
             if let Command::Unsubscribe(topics) = &command {
                 self.asked.retain(|topic| !topics.contains(topic));
@@ -172,13 +188,27 @@ impl World {
         }
     }
 
+    /// Lets what failed alone come due and then no time pass, and insists that it comes to rest.
+    fn go_on(&mut self) {
+        self.find_link();
+        self.now += Duration::from_secs(60);
+        for _ in 0..100 {
+            self.answer();
+            self.check();
+            if !self.poll(4) {
+                return;
+            }
+        }
+        panic!("what is refused is asked for again and again");
+    }
+
     /// Lets everything succeed until nothing is left to do.
     fn drain(&mut self) {
-        self.find_link();
+        self.refused.clear();
         for _ in 0..1000 {
-            self.confirm();
+            self.answer();
             self.check();
-            if self.poll(2) {
+            if self.poll(4) {
                 continue;
             }
             match self.interest.next_timeout() {
@@ -211,6 +241,10 @@ proptest! {
         for op in &script {
             world.run(op);
             world.check();
+        }
+        world.go_on();
+        for topic in world.wanted.difference(&world.refused) {
+            prop_assert!(world.interest.is_subscribed(topic), "{:?} starves", topic);
         }
         world.drain();
         prop_assert_eq!(&world.link, &world.wanted);

@@ -29,6 +29,8 @@ enum Links {
     Die,
     SubscribesHang,
     UnsubscribesAreRefused,
+    /// All topics of a subscribe that names the room "bad".
+    BadIsRefused,
 }
 
 /// A bus that notes when it is connected to, and how often its links are polled.
@@ -98,6 +100,10 @@ impl BusInterest for Interest {
         if *self.1.borrow() == Links::SubscribesHang {
             std::future::pending::<()>().await;
         }
+        let is_bad = *self.1.borrow() == Links::BadIsRefused && topics.contains(&room("bad"));
+        if is_bad {
+            return Err(BusError::Refused("as it was told".to_owned()));
+        }
         self.0.subscribe(topics).await
     }
 
@@ -157,6 +163,53 @@ async fn an_unsubscribe_that_has_to_wait_does_not_keep_the_link_awake() {
         // A refused command is tried ten times a second, and the link is polled a few times for each.
         assert!(polls < 500, "{links:?}: {polls} polls in nine seconds");
         late.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_refused_is_told_and_keeps_nobody_else_waiting() {
+    let (bus, hub) = Noting::start().await;
+    let mut bad = Client::connect(&hub, "bad").await;
+    bad.join("bad").await;
+    let mut others = Vec::new();
+    for n in 0..20 {
+        let (name, mut client) = (format!("good{n}"), Client::connect(&hub, "other").await);
+        client.join(&name).await;
+        others.push((name, client));
+    }
+    bus.links.send_replace(Links::Die);
+    until(async || !hub.is_bus_up()).await;
+    bus.links.send_replace(Links::BadIsRefused);
+    until(async || hub.is_bus_up() && !hub.is_ready()).await;
+    for (name, client) in &mut others {
+        is_told_of(client, name).await;
+        publish(&hub, news(&room(name), 1)).await;
+        while client.any().await["payload"] != 1 {}
+    }
+    is_told_of(&mut bad, "bad").await;
+    sleep(20 * LONGEST_BACKOFF).await;
+    assert!(!hub.is_ready(), "it is refused still");
+    let mut late = Client::connect(&hub, "late").await;
+    late.say("{\"type\":\"join:room\",\"payload\":{\"roomId\":\"bad\"}}").await;
+    late.next("error").await;
+    late.join("good of the late").await;
+
+    bus.links.send_replace(Links::Live);
+    until(async || hub.is_ready()).await;
+    // What was published before the topic was taken is not kept.
+    is_told_of(&mut bad, "bad").await;
+    publish(&hub, news(&room("bad"), 2)).await;
+    bad.hears(2).await;
+}
+
+/// Waits for the gap of a room; other gaps may come before it.
+async fn is_told_of(client: &mut Client, room: &str) {
+    loop {
+        let gap = client.next("gap").await;
+        assert_eq!(gap["payload"]["reason"], "outage");
+        if gap["payload"]["roomId"] == room {
+            return;
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Dispatcher {
     wishes: mpsc::UnboundedReceiver<Wish>,
     /// Topics that are not kept in which something may have been missed since a link was lost.
     suspects: HashSet<Topic>,
+    /// Topics that the bus refuses although they have members, who were told.
+    refused: HashSet<Topic>,
     kept: Option<Kept>,
     rules: Arc<TopicRules>,
     up: Arc<LinksUp>,
@@ -128,15 +130,15 @@ impl Dispatcher {
         inbox_bytes: usize,
         counts: Arc<Counts>,
     ) -> Self {
-        let (topics, suspects) = (HashMap::new(), HashSet::new());
         Self {
             bus,
             links,
             shards,
             commands,
-            topics,
+            topics: HashMap::new(),
             wishes,
-            suspects,
+            suspects: HashSet::new(),
+            refused: HashSet::new(),
             kept,
             rules,
             up,
@@ -289,6 +291,7 @@ impl Dispatcher {
             self.topics.remove(topic);
             self.counts.closed(topic);
             self.suspects.remove(topic);
+            self.accepted(topic);
             self.kept.iter_mut().for_each(|kept| kept.positions.forget(topic));
             self.links[usize::from(self.bus.partition(topic))].set(topic, false);
         }
@@ -302,7 +305,11 @@ impl Dispatcher {
                     self.subscribed(&topic);
                 }
             }
-            LinkEvent::Refused(topics) => self.refuse(&topics),
+            LinkEvent::Refused(topics) => {
+                if let [topic] = &topics[..] {
+                    self.refused(topic);
+                }
+            }
             LinkEvent::Up => self.up.set(partition, true),
             LinkEvent::Lost => self.lost(partition),
         }
@@ -332,6 +339,7 @@ impl Dispatcher {
     }
 
     fn subscribed(&mut self, topic: &Topic) {
+        self.accepted(topic);
         if let Some(kept) = self.kept.as_mut().filter(|kept| kept.keeps(topic)) {
             kept.positions.subscribed(topic);
         }
@@ -359,6 +367,23 @@ impl Dispatcher {
             for barrier in self.waiting(topic) {
                 barrier.answer(Err(BusAway));
             }
+        }
+    }
+
+    /// The bus refuses one topic. Who wishes to be in it is told so; who is in it is told of a gap, once.
+    fn refused(&mut self, topic: &Topic) {
+        let members = |entry: &Entry| entry.counts.iter().sum::<usize>() > entry.waiting.len();
+        let has_members = self.topics.get(topic).is_some_and(members);
+        self.refuse(std::slice::from_ref(topic));
+        if has_members && self.refused.insert(topic.clone()) {
+            self.up.set_refused(self.refused.len());
+            self.gap(topic, GapReason::Outage, None);
+        }
+    }
+
+    fn accepted(&mut self, topic: &Topic) {
+        if self.refused.remove(topic) {
+            self.up.set_refused(self.refused.len());
         }
     }
 

@@ -311,9 +311,11 @@ impl Hub {
         let _ = timeout(patience, gone).await;
     }
 
-    /// Whether this node can serve: the bus is there, at least a part of it, nothing has failed, and it is not going away.
+    /// Whether this node can serve: the bus is there, at least a part of it, and refuses no topic that has members here,
+    /// nothing has failed, and the node is not going away.
     pub fn is_ready(&self) -> bool {
-        self.is_bus_up() && !self.is_draining() && !self.has_failed()
+        let is_whole = self.is_bus_up() && self.0.links_up.refused() == 0;
+        is_whole && !self.is_draining() && !self.has_failed()
     }
 
     /// Whether a task of the node has panicked, which is a bug of it or of its bus. What depended on that task has ended

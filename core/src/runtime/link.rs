@@ -23,6 +23,7 @@ pub(crate) enum LinkEvent {
     Lost,
     Delivery(Box<Delivery>),
     Subscribed(Vec<Topic>),
+    /// What was refused together is asked for again in smaller parts; only what was refused alone is refused for a while.
     Refused(Vec<Topic>),
 }
 
@@ -34,7 +35,7 @@ pub(crate) struct Link {
     interest: Interest,
     state: State,
     backoff: Duration,
-    /// Wakes the link when an unsubscribe comes due.
+    /// Wakes the link when something that waits in the machine comes due.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -134,7 +135,7 @@ impl Link {
         }
     }
 
-    /// Sleeps until the next unsubscribe is due; then the loop finds the command. Not while a command is under way or
+    /// Sleeps until what waits in the machine is due; then the loop finds the command. Not while a command is under way or
     /// after a refused one: these wake the link themselves.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         let Some(due) = self.interest.next_timeout() else { return Poll::Pending };
@@ -203,9 +204,11 @@ impl Live {
                 if done {
                     machine.confirmed()
                 } else {
-                    machine.failed()
+                    machine.failed(clock::monotonic());
                 }
-                if !done {
+                // A topic that is refused alone has its own wait, and the others do not wait for it.
+                let waits_itself = self.subscribing && topics.len() == 1;
+                if !done && !waits_itself {
                     self.pause = Some(Box::pin(sleep(FIRST_BACKOFF)));
                 }
                 match (self.subscribing, done) {
