@@ -52,10 +52,11 @@ async fn demo_tokens_are_for_this_machine_alone() {
     let server = with_variables(&[]);
     said(&server, "DEMO MODE").await;
     let port = server.address.port();
-    let ask = async |headers: &str| {
-        let head = "GET /demo/token?user=ada HTTP/1.1\r\n";
+    let ask_by = async |version: &str, headers: &str| {
+        let head = format!("GET /demo/token?user=ada HTTP/{version}\r\n");
         exchange(server.address, &format!("{head}{headers}\r\n")).await
     };
+    let ask = async |headers: &str| ask_by("1.1", headers).await;
     for own in [format!("127.0.0.1:{port}"), format!("localhost:{port}"), "[::1]:80".into()] {
         let answer = ask(&format!("Host: {own}\r\n")).await;
         assert!(answer.starts_with("http/1.1 200") && answer.contains("token"), "{answer}");
@@ -67,10 +68,18 @@ async fn demo_tokens_are_for_this_machine_alone() {
         "Host: localhost\r\nForwarded: for=192.0.2.1\r\n",
         "Host: localhost\r\nX-Real-IP: 127.0.0.1\r\n",
         "Host: localhost\r\nVia: 1.1 proxy\r\n",
+        "Host: localhost\r\nOrigin: https://app.example\r\n",
+        "Host: localhost\r\nOrigin: null\r\n",
+        "Host: localhost\r\nReferer: https://app.example/chat\r\n",
     ] {
         let answer = ask(other).await;
         assert!(answer.starts_with("http/1.1 403") && !answer.contains("ey"), "{other}: {answer}");
     }
+    let own_page = format!("Host: localhost:{port}\r\nReferer: http://localhost:{port}/\r\n");
+    assert!(ask(&own_page).await.starts_with("http/1.1 200"));
+    // As nginx asks that was told nothing but where to pass requests on to.
+    let answer = ask_by("1.0", "Host: 127.0.0.1\r\n").await;
+    assert!(answer.starts_with("http/1.0 403") && !answer.contains("ey"), "{answer}");
     let server = Server::start(&[]);
     assert_eq!(Server::http(server.address, "GET /demo/token?user=a", "", "").await.0, 404);
     assert!(!server.output().contains("DEMO"));

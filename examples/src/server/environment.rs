@@ -11,19 +11,17 @@ use crate::cli::Cli;
 /// # Errors
 /// Which one is not, and what to do.
 pub(crate) fn check() -> Result<(), String> {
-    let names =
-        vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.is_empty()));
-    check_all(names)
+    let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();
+    check_all(vars_os().map(|(name, value)| (text(name), text(value))))
 }
 
-fn check_all(variables: impl Iterator<Item = (String, bool)>) -> Result<(), String> {
+fn check_all(variables: impl Iterator<Item = (String, String)>) -> Result<(), String> {
     let command = Cli::command();
     let known = |name: &str| {
         command.get_arguments().filter_map(|flag| flag.get_env()).any(|known| known == name)
     };
-    for (name, is_empty) in variables.filter(|(name, _)| name.starts_with("TIDINGS_")) {
-        // What Kubernetes sets in each pod for a Service that is called `tidings`.
-        if name.contains("_SERVICE_") || name.contains("_PORT") {
+    for (name, value) in variables.filter(|(name, _)| name.starts_with("TIDINGS_")) {
+        if is_of_kubernetes(&name, &value) {
             continue;
         }
         if cfg!(feature = "sabotage") && name == "TIDINGS_SABOTAGE" {
@@ -34,7 +32,7 @@ fn check_all(variables: impl Iterator<Item = (String, bool)>) -> Result<(), Stri
                 "the environment has {name}, which is no flag's variable: `--help` lists them"
             ));
         }
-        if is_empty {
+        if value.is_empty() {
             return Err(format!(
                 "the environment has {name} without a value: give it one, or leave it out"
             ));
@@ -43,30 +41,49 @@ fn check_all(variables: impl Iterator<Item = (String, bool)>) -> Result<(), Stri
     Ok(())
 }
 
+/// Whether it is what Kubernetes sets in each pod for a Service that is called `tidings` or `tidings-…`: its host and
+/// ports, and the links of Docker (`…_PORT=tcp://10.0.0.1:80`, `…_PORT_80_TCP_ADDR`).
+fn is_of_kubernetes(name: &str, value: &str) -> bool {
+    let is_link = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let is_part = ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| name.contains(protocol));
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT") && is_link
+        || name.contains("_PORT_") && is_part
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check_one(name: &str, is_empty: bool) -> Result<(), String> {
-        check_all([(name.to_owned(), is_empty)].into_iter())
+    fn check_one(name: &str, value: &str) -> Result<(), String> {
+        check_all([(name.to_owned(), value.to_owned())].into_iter())
     }
 
     #[test]
     fn only_variables_of_flags_are_taken() {
         for good in ["TIDINGS_LISTEN", "TIDINGS_JWT_HS256_SECRET", "PATH", "TIDINGS"] {
-            assert_eq!(check_one(good, false), Ok(()), "{good}");
+            assert_eq!(check_one(good, "x"), Ok(()), "{good}");
         }
-        for link in ["TIDINGS_SERVICE_HOST", "TIDINGS_PORT_8080_TCP", "TIDINGS_SERVER_PORT"] {
-            assert_eq!(check_one(link, false), Ok(()), "{link}");
+        for (link, value) in [
+            ("TIDINGS_SERVICE_HOST", "10.0.0.1"),
+            ("TIDINGS_SERVICE_PORT_HTTP", "8080"),
+            ("TIDINGS_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+            ("TIDINGS_PORT_8080_TCP_ADDR", "10.0.0.1"),
+            ("TIDINGS_SERVER_PORT", "tcp://10.0.0.1:8080"),
+        ] {
+            assert_eq!(check_one(link, value), Ok(()), "{link}");
         }
-        let told = check_one("TIDINGS_JWT_SECRET", false).expect_err("there is no such flag");
-        assert!(told.contains("TIDINGS_JWT_SECRET") && told.contains("--help"), "{told}");
+        for wrong in ["TIDINGS_JWT_SECRET", "TIDINGS_PORT", "TIDINGS_REDIS_PORT"] {
+            let told = check_one(wrong, "9000").expect_err("there is no such flag");
+            assert!(told.contains(wrong) && told.contains("--help"), "{told}");
+        }
     }
 
     #[test]
     fn a_variable_without_a_value_is_told() {
-        assert_eq!(check_one("HOME", true), Ok(()));
-        let told = check_one("TIDINGS_PUBLISH_KEY", true).expect_err("it is empty");
+        assert_eq!(check_one("HOME", ""), Ok(()));
+        let told = check_one("TIDINGS_PUBLISH_KEY", "").expect_err("it is empty");
         assert!(told.contains("TIDINGS_PUBLISH_KEY") && told.contains("leave it out"), "{told}");
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderName, StatusCode, Uri, Version, header};
 use serde::Deserialize;
 
 use crate::app::App;
@@ -55,10 +55,10 @@ struct TokenFor {
 async fn demo_token(
     State(app): Shared,
     Query(TokenFor { user }): Query<TokenFor>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Response {
     let Some(secret) = &app.demo_secret else { return StatusCode::NOT_FOUND.into_response() };
-    if is_forwarded(&headers) || !host_name(&headers).is_some_and(is_loopback) {
+    if !is_of_this_machine(&request) {
         let why = "demo tokens are for this machine alone: start the server with --jwt-hs256-secret or --jwt-jwks\n";
         return (StatusCode::FORBIDDEN, why).into_response();
     }
@@ -66,6 +66,21 @@ async fn demo_token(
     let claims = serde_json::json!({"sub": user, "exp": expires_at, "rooms": ["*"]}).to_string();
     let token = tidings_auth_jwt::sign_hs256(secret.as_bytes(), &claims);
     axum::Json(serde_json::json!({ "token": token })).into_response()
+}
+
+/// Whether a request comes from this machine, as far as it can be known. A proxy that rewrites `Host` and says nothing is
+/// known by its HTTP/1.0, as nginx speaks unless it is told otherwise, or by the page that its clients are on.
+fn is_of_this_machine(request: &Request) -> bool {
+    let headers = request.headers();
+    let is_foreign = |name: &HeaderName| {
+        let page = headers.get(name).and_then(|page| page.to_str().ok()?.parse::<Uri>().ok());
+        headers.contains_key(name) && !page.is_some_and(|page| page.host().is_some_and(is_loopback))
+    };
+    request.version() >= Version::HTTP_11
+        && !is_forwarded(headers)
+        && host_name(headers).is_some_and(is_loopback)
+        && !is_foreign(&header::ORIGIN)
+        && !is_foreign(&header::REFERER)
 }
 
 fn unix_now() -> u64 {
