@@ -473,8 +473,9 @@ impl Positions {
         partition.behind.clear();
         partition.to_look.clear();
         for (topic, track) in self.tracks.iter_mut().filter(|(_, t)| t.partition == number) {
-            if track.last.take().is_some() {
-                track.gap = Some(GapReason::Epoch);
+            // A gap that is owed already is owed still, and no clock of the epoch that ended is a place in the next.
+            if track.last.take().is_some() || track.gap.is_some() {
+                track.gap.get_or_insert(GapReason::Epoch);
                 self.partitions[usize::from(number)].untold.insert(topic.clone());
                 (track.following, track.known, track.proven) = (false, 0, 0);
                 self.partitions[usize::from(number)].behind.insert((0, topic.clone()));
