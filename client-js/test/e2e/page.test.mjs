@@ -40,7 +40,7 @@ test("the demo page shows that it is away, that it is back, and whether it misse
   for (const pane of ["chat", "feed"]) {
     assert.equal(await page.textContent(`#${pane}-count`), "2 reconnects");
     // The server kept in its memory what was sent: with it that is gone.
-    await page.waitForSelector(`#${pane}-log .note.bad:text("something may have been missed")`);
+    await page.waitForSelector(`#${pane}-log .note.bad:text("something may be missing here")`);
   }
   await again.publish({ to: { user: "ann" }, type: "notification", payload: { text: "still listening" } });
   await page.waitForSelector('#feed-log .text:text-is("still listening")');
