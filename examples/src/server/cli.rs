@@ -15,7 +15,8 @@ pub(crate) struct Cli {
     /// Where clients connect.
     #[arg(long, env = "TIDINGS_LISTEN", default_value = "127.0.0.1:8080", value_parser = address)]
     pub(crate) listen: SocketAddr,
-    /// The address of a proxy in front, which says by `X-Real-IP` where a client is; may be repeated.
+    /// The address of a proxy in front, which says by `X-Real-IP` where a client is; may be repeated. Clients of a proxy that
+    /// is not named here share the limit of its address.
     #[arg(long, env = "TIDINGS_PROXY", value_delimiter = ',', default_value = "127.0.0.1,::1")]
     pub(crate) proxy: Vec<IpAddr>,
     /// What joins nodes: `memory`, or the URL of a Redis (`redis://`, `rediss://`, `redis+sentinel://`,
