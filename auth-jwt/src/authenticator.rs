@@ -102,7 +102,7 @@ impl JwtAuthenticator {
             return Err(refused("the token is longer than max_token_bytes"));
         }
         let token = Signed::read(token).map_err(refused)?;
-        // Claims that are no good whoever signed them must not have keys looked for.
+        // Claims that are not valid under any key must not have keys looked for.
         let who = identify(&token.payload, &self.config, Duration::from_secs(now.unix))
             .map_err(AuthError::Refused)?;
         match &self.keys {

@@ -1,4 +1,4 @@
-//! What a token must say of itself, whoever signed it.
+//! What a token must say of itself, whatever key signed it.
 
 use std::time::Duration;
 
